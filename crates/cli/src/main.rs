@@ -1,0 +1,2 @@
+//! The fata command.
+fn main() {}

@@ -1,0 +1,20 @@
+//! Fata's TCP/IP as a state machine.
+//!
+//! [`Engine`] is the whole stack of one interface: it owns no device, no clock and no source of
+//! randomness. Frames and the time go in through `handle_*`; frames, the next deadline and events
+//! come out of `poll_*`:
+//!
+//! ```text
+//!               handle_frame(now, frame)        handle_timeout(now)
+//!                          │                            │
+//!    tcp_* udp_* calls ──► Engine { ARP · IPv4 · ICMP · UDP · DHCP · TCP }
+//!                          │                            │
+//!      poll_transmit(now, buffer)     poll_timeout()    poll_event()
+//! ```
+//!
+//! After every call of `handle_*` or of a socket's method, drain `poll_transmit` and `poll_event`,
+//! then wait until `poll_timeout`. Everything that a peer says is checked and bounded; nothing that
+//! arrives can panic, loop or grow memory beyond [`Config`]'s limits.
+//!
+//! Read first: RFC 9293 (TCP), RFC 1122 (hosts), RFC 791, RFC 826, RFC 2131.
+#![forbid(unsafe_code)]
