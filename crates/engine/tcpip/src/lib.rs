@@ -18,3 +18,24 @@
 //!
 //! Read first: RFC 9293 (TCP), RFC 1122 (hosts), RFC 791, RFC 826, RFC 2131.
 #![forbid(unsafe_code)]
+
+mod config;
+mod counters;
+mod engine;
+mod error;
+mod event;
+mod hash;
+mod icmp;
+mod secret;
+mod socket;
+mod tcp;
+mod time;
+mod wire;
+
+pub use config::{AddressConfig, Config, ConfigError, Lease, Limits, MacAddress};
+pub use counters::Counters;
+pub use engine::{Engine, FrameChecksum, PartialChecksum, Transmit};
+pub use error::{BindError, ConnectError, ListenError, SendError, TcpError, Unreachable};
+pub use event::Event;
+pub use socket::{Accepted, Datagram, Keepalive, ListenerId, TcpId, TcpStatus, UdpId};
+pub use time::Instant;

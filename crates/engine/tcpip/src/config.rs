@@ -1,0 +1,378 @@
+//! What an engine is told once, at its start: who it is on the link, and how much it may hold.
+//!
+//! Every limit is a number with a reason. A limit that was reached shows in [`Counters`](crate::Counters).
+
+use core::fmt;
+use core::time::Duration;
+use std::net::Ipv4Addr;
+
+/// The smallest MTU that IPv4 allows on a link, in bytes (RFC 791 §3.2, "every internet module must
+/// be able to forward a datagram of 68 octets").
+pub(crate) const MTU_MIN: usize = 68;
+
+/// The largest IPv4 datagram, in bytes: its total length field has 16 bits (RFC 791 §3.1).
+pub(crate) const MTU_MAX: usize = 65_535;
+
+/// An EUI-48 address, first byte on the wire first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// The address that every interface listens to.
+    pub const BROADCAST: MacAddress = MacAddress([0xff; 6]);
+
+    /// True if this address names one interface: the group bit of the first byte is clear, and it
+    /// is not all zero.
+    pub const fn is_unicast(self) -> bool {
+        let [a, b, c, d, e, f] = self.0;
+        a & 1 == 0 && (a | b | c | d | e | f) != 0
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where the interface's IPv4 address comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressConfig {
+    /// A DHCP server on the link gives it (RFC 2131).
+    Dhcp {
+        /// Name to tell the server (option 12), at most 63 bytes of letters, digits, `-` and `.`.
+        hostname: Option<String>,
+    },
+    /// It is given here.
+    Static {
+        /// The interface's own address; unicast.
+        address: Ipv4Addr,
+        /// Length of the subnet's prefix in bits, 1 to 32.
+        prefix_len: u8,
+        /// The router for everything outside the subnet; inside the subnet, and not `address`.
+        gateway: Option<Ipv4Addr>,
+        /// Name servers; the engine only passes them on in [`Lease::dns`].
+        dns: Vec<Ipv4Addr>,
+    },
+}
+
+/// The interface's IPv4 address and what came with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The interface's own address.
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix in bits.
+    pub prefix_len: u8,
+    /// The router for everything outside the subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+}
+
+impl Lease {
+    /// The subnet's mask as a number in host order.
+    const fn mask(prefix_len: u8) -> u32 {
+        match prefix_len {
+            0 => 0,
+            1..=31 => u32::MAX << (32 - prefix_len),
+            _ => u32::MAX,
+        }
+    }
+
+    /// True if `other` is in the interface's subnet.
+    pub(crate) fn is_on_link(&self, other: Ipv4Addr) -> bool {
+        (self.address.to_bits() ^ other.to_bits()) & Self::mask(self.prefix_len) == 0
+    }
+
+    /// The subnet's directed broadcast address. A /31 (RFC 3021) and a /32 have none.
+    pub(crate) fn broadcast(&self) -> Option<Ipv4Addr> {
+        (self.prefix_len < 31)
+            .then(|| Ipv4Addr::from_bits(self.address.to_bits() | !Self::mask(self.prefix_len)))
+    }
+
+    /// The subnet's number, which some old hosts use as a broadcast address (RFC 1122 §3.2.1.3).
+    pub(crate) fn network(&self) -> Option<Ipv4Addr> {
+        (self.prefix_len < 31)
+            .then(|| Ipv4Addr::from_bits(self.address.to_bits() & Self::mask(self.prefix_len)))
+    }
+}
+
+/// Ceilings of everything that a peer or a program can make the engine hold or send.
+///
+/// Counts are numbers of objects, sizes are bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// TCP connections, from the handshake's end to the close's end. Past it, a SYN is dropped and
+    /// `tcp_connect` fails. Default 16,384: an idle connection has no buffers, so this is about
+    /// 8 MiB of control blocks, for the 10,000 idle clients of a busy server with room to spare.
+    pub tcp_connections: usize,
+    /// Handshakes that wait for the third segment. Past it, SYN cookies take over. Default 1,024:
+    /// at one minute per spoofed SYN a table of any size fills, so it only needs to hold the
+    /// honest ones of one round trip (RFC 4987 §3).
+    pub tcp_half_open: usize,
+    /// Closed connections that linger for 2 MSL. Past it the oldest goes. Default 4,096.
+    pub tcp_time_wait: usize,
+    /// Length of TIME-WAIT. Default 60 s, twice an MSL of 30 s (RFC 9293 §3.4.1 names two minutes
+    /// as MSL and calls it an engineering choice).
+    pub tcp_time_wait_duration: Duration,
+    /// Listening sockets. Default 1,024.
+    pub tcp_listeners: usize,
+    /// Largest backlog of a listener: connections that are established and not accepted. Default
+    /// 1,024; `tcp_listen`'s own number is cut to it.
+    pub tcp_accept_backlog: usize,
+    /// Received bytes that one connection holds until the program reads them; its receive window.
+    /// Default 256 KiB: 100 Mbit/s at 20 ms.
+    pub tcp_receive_bytes: usize,
+    /// Written bytes that one connection holds until they are acknowledged. Default 256 KiB.
+    pub tcp_send_bytes: usize,
+    /// Received and written bytes that all connections hold together. Past it, windows close and
+    /// writes wait. Default 16 MiB.
+    pub tcp_total_bytes: usize,
+    /// Separate ranges of out-of-order data that one connection holds. Past it the farthest goes.
+    /// Default 256: more than the losses in a window of 256 KiB.
+    pub tcp_out_of_order_ranges: usize,
+    /// RSTs per second that answer segments of no connection. Default 200.
+    pub tcp_resets_per_second: u32,
+    /// UDP sockets. Default 1,024.
+    pub udp_sockets: usize,
+    /// Received bytes that one UDP socket holds, each datagram counted with a fixed overhead. Past
+    /// it the newest datagram is dropped. Default 256 KiB: four datagrams of the largest size.
+    pub udp_receive_bytes: usize,
+    /// Bytes that one UDP socket has waiting for transmission. Past it `udp_send` says to wait.
+    /// Default 256 KiB.
+    pub udp_send_bytes: usize,
+    /// Bytes of incomplete datagrams. Past it, one of the source that holds most is dropped.
+    /// Default 256 KiB: four datagrams of the largest size.
+    pub reassembly_bytes: usize,
+    /// Incomplete datagrams. Default 64.
+    pub reassembly_datagrams: usize,
+    /// Incomplete datagrams of one source. Default 8: what a window of NFS or DNS over UDP needs,
+    /// and an eighth of the table.
+    pub reassembly_datagrams_per_source: usize,
+    /// How long a datagram may stay incomplete. Default 60 s (RFC 1122 §3.3.2 asks 60 s to 120 s).
+    pub reassembly_timeout: Duration,
+    /// Neighbours whose hardware address is known or asked for. Default 256: a /24.
+    pub neighbours: usize,
+    /// Neighbours that were asked for and have not answered, of `neighbours`. Default 64, so that
+    /// a scan of the subnet leaves the others their place.
+    pub neighbours_unresolved: usize,
+    /// Packets that wait for one neighbour's hardware address; the newest are kept (RFC 1122
+    /// §2.3.2.2 asks for at least one). Default 3.
+    pub neighbour_parked_packets: usize,
+    /// Bytes of packets that wait for any neighbour's hardware address. Default 64 KiB.
+    pub neighbour_parked_bytes: usize,
+    /// ICMP errors sent per second. Default 100 (RFC 1812 §4.3.2.8 asks for a limit).
+    pub icmp_errors_per_second: u32,
+    /// ICMP echo replies sent per second. Default 1,000: a flood of pings must not take the
+    /// link from TCP.
+    pub icmp_echo_replies_per_second: u32,
+    /// Bytes of replies (ICMP and ARP) that wait for the device. Default 64 KiB.
+    pub reply_queue_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            tcp_connections: 16_384,
+            tcp_half_open: 1_024,
+            tcp_time_wait: 4_096,
+            tcp_time_wait_duration: Duration::from_secs(60),
+            tcp_listeners: 1_024,
+            tcp_accept_backlog: 1_024,
+            tcp_receive_bytes: 256 * 1024,
+            tcp_send_bytes: 256 * 1024,
+            tcp_total_bytes: 16 * 1024 * 1024,
+            tcp_out_of_order_ranges: 256,
+            tcp_resets_per_second: 200,
+            udp_sockets: 1_024,
+            udp_receive_bytes: 256 * 1024,
+            udp_send_bytes: 256 * 1024,
+            reassembly_bytes: 256 * 1024,
+            reassembly_datagrams: 64,
+            reassembly_datagrams_per_source: 8,
+            reassembly_timeout: Duration::from_secs(60),
+            neighbours: 256,
+            neighbours_unresolved: 64,
+            neighbour_parked_packets: 3,
+            neighbour_parked_bytes: 64 * 1024,
+            icmp_errors_per_second: 100,
+            icmp_echo_replies_per_second: 1_000,
+            reply_queue_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// What an engine is told once, at its start.
+#[derive(Clone)]
+pub struct Config {
+    /// The interface's own hardware address; unicast.
+    pub mac: MacAddress,
+    /// The largest IP packet of the link in bytes, 68 to 65,535.
+    pub mtu: usize,
+    /// Where the IPv4 address comes from.
+    pub address: AddressConfig,
+    /// Randomness from a cryptographic generator, other at each start. Keys sequence numbers,
+    /// ports, cookies, hash tables and transaction ids, each with a key of its own.
+    pub secret: [u8; 32],
+    /// The device finishes the checksums of TCP and UDP
+    /// ([`Transmit::partial_checksum`](crate::Transmit::partial_checksum)).
+    pub transmit_checksum_offload: bool,
+    /// Ceilings.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for Config {
+    /// All but the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("mac", &self.mac)
+            .field("mtu", &self.mtu)
+            .field("address", &self.address)
+            .field("transmit_checksum_offload", &self.transmit_checksum_offload)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The interface's hardware address is a group's, or zero.
+    MacNotUnicast(MacAddress),
+    /// The MTU is not in 68..=65535 bytes.
+    Mtu(usize),
+    /// The static address cannot be a host's: unspecified, loopback, multicast, reserved, or its
+    /// subnet's number or broadcast address.
+    Address(Ipv4Addr),
+    /// The prefix's length is not in 1..=32.
+    PrefixLen(u8),
+    /// The gateway is the interface's own address, outside its subnet, or no host's address.
+    Gateway(Ipv4Addr),
+    /// The host name is empty, longer than 63 bytes, or has another character than letters, digits,
+    /// `-` and `.`.
+    Hostname(String),
+    /// A limit is too small for the engine to work at all; the text names it and its least value.
+    Limit(&'static str),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::MacNotUnicast(mac) => {
+                write!(f, "{mac} cannot be an interface's hardware address")
+            }
+            ConfigError::Mtu(mtu) => {
+                write!(f, "the MTU of {mtu} bytes is not between {MTU_MIN} and {MTU_MAX}")
+            }
+            ConfigError::Address(address) => write!(f, "{address} cannot be a host's address"),
+            ConfigError::PrefixLen(bits) => {
+                write!(f, "the prefix length {bits} is not between 1 and 32")
+            }
+            ConfigError::Gateway(gateway) => {
+                write!(f, "the gateway {gateway} is not another host of the interface's subnet")
+            }
+            ConfigError::Hostname(name) => write!(f, "{name:?} cannot be a host's name"),
+            ConfigError::Limit(which) => write!(f, "limit too small: {which}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// True if `address` can be one host's, anywhere (RFC 1122 §3.2.1.3): not in 0/8, 127/8, 224/4 and
+/// 240/4. Whether it is a subnet's broadcast address takes a prefix to say.
+pub(crate) fn is_host_address(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first != 0 && first != 127 && first < 224
+}
+
+impl Config {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the field.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !self.mac.is_unicast() {
+            return Err(ConfigError::MacNotUnicast(self.mac));
+        }
+        if !(MTU_MIN..=MTU_MAX).contains(&self.mtu) {
+            return Err(ConfigError::Mtu(self.mtu));
+        }
+        match &self.address {
+            AddressConfig::Dhcp { hostname: Some(name) } => {
+                let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+                if name.is_empty() || name.len() > 63 || !name.bytes().all(good) {
+                    return Err(ConfigError::Hostname(name.clone()));
+                }
+            }
+            AddressConfig::Dhcp { hostname: None } => {}
+            AddressConfig::Static { address, prefix_len, gateway, dns } => {
+                check_addresses(&Lease {
+                    address: *address,
+                    prefix_len: *prefix_len,
+                    gateway: *gateway,
+                    dns: dns.clone(),
+                })?;
+            }
+        }
+        self.limits.check()
+    }
+}
+
+/// Checks that an address, its subnet and its gateway fit together; for a static configuration
+/// and for what a DHCP server says.
+///
+/// # Errors
+/// [`ConfigError::PrefixLen`], [`ConfigError::Address`], [`ConfigError::Gateway`].
+pub(crate) fn check_addresses(lease: &Lease) -> Result<(), ConfigError> {
+    if !(1..=32).contains(&lease.prefix_len) {
+        return Err(ConfigError::PrefixLen(lease.prefix_len));
+    }
+    let is_host = |address: Ipv4Addr| {
+        is_host_address(address)
+            && lease.broadcast() != Some(address)
+            && lease.network() != Some(address)
+    };
+    if !is_host(lease.address) {
+        return Err(ConfigError::Address(lease.address));
+    }
+    match lease.gateway {
+        // RFC 1122 §3.3.1.2: a gateway is reached over the link, so it must be on it.
+        Some(gateway)
+            if gateway == lease.address || !lease.is_on_link(gateway) || !is_host(gateway) =>
+        {
+            Err(ConfigError::Gateway(gateway))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let least = [
+            (self.tcp_receive_bytes >= 2048, "tcp_receive_bytes, at least 2048"),
+            (self.tcp_send_bytes >= 2048, "tcp_send_bytes, at least 2048"),
+            (self.tcp_receive_bytes <= 1 << 30, "tcp_receive_bytes must be at most 1 GiB"),
+            (self.tcp_send_bytes <= 1 << 30, "tcp_send_bytes must be at most 1 GiB"),
+            (self.tcp_total_bytes >= 4096, "tcp_total_bytes, at least 4096"),
+            (self.tcp_out_of_order_ranges >= 1, "tcp_out_of_order_ranges, at least 1"),
+            (self.neighbours >= 4, "neighbours, at least 4"),
+            (self.neighbours_unresolved >= 1, "neighbours_unresolved, at least 1"),
+            (self.neighbours > self.neighbours_unresolved, "neighbours, more than neighbours_unresolved"),
+            (self.neighbour_parked_packets >= 1, "neighbour_parked_packets, at least 1"),
+            (self.reply_queue_bytes >= 4096, "reply_queue_bytes, at least 4096"),
+        ];
+        match least.into_iter().find(|(holds, _)| !holds) {
+            Some((_, which)) => Err(ConfigError::Limit(which)),
+            None => Ok(()),
+        }
+    }
+}
