@@ -106,7 +106,10 @@ impl fmt::Display for BlockError {
                 "{count} sectors from sector {start} on are not all on the disk, which has {sector_count}"
             ),
             BlockError::Unaligned { len, sector_bytes } => {
-                write!(f, "{len} bytes are no whole, positive number of {sector_bytes}-byte sectors")
+                write!(
+                    f,
+                    "{len} bytes are no whole, positive number of {sector_bytes}-byte sectors"
+                )
             }
             BlockError::ReadOnly => write!(f, "the disk is read-only"),
             BlockError::Unsupported(what) => write!(f, "the disk does not support {what}"),
@@ -174,7 +177,7 @@ pub trait Block: Send + Sync + 'static {
 /// # Errors
 /// [`BlockError::Unaligned`] and [`BlockError::OutOfRange`].
 pub fn check_request(geometry: &Geometry, start: u64, len: usize) -> Result<(), BlockError> {
-    if len == 0 || len % geometry.sector_bytes != 0 {
+    if len == 0 || !len.is_multiple_of(geometry.sector_bytes) {
         return Err(BlockError::Unaligned { len, sector_bytes: geometry.sector_bytes });
     }
     check_range(geometry, start, (len / geometry.sector_bytes) as u64)

@@ -23,7 +23,7 @@ pub mod sockets;
 
 pub use block::{Block, BlockError, Geometry, SectorBuffer};
 pub use nic::{Checksum, MacAddress, Nic, NicError, Offloads, Transmit};
-pub use sockets::{ByteStream, DatagramSocket, Listener, Sockets};
+pub use sockets::{ByteStream, DatagramSocket, Keepalive, Listener, Sockets};
 
 use core::future::Future;
 use core::pin::Pin;

@@ -5,9 +5,33 @@
 
 use crate::BoxFuture;
 use core::task::{Context, Poll};
+use core::time::Duration;
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How a silent connection is asked whether its other end still lives (RFC 9293, section 3.8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence after which the first probe is sent. A Unix host counts in whole seconds.
+    pub idle: Duration,
+    /// Time between two probes. A Unix host counts in whole seconds.
+    pub interval: Duration,
+    /// Number of probes without an answer after which the connection fails with `TimedOut`.
+    pub probes: u8,
+}
+
+impl Default for Keepalive {
+    /// Two hours of silence, as RFC 9293 (MUST-28) demands of a default, then nine probes 75
+    /// seconds apart, as Linux and the BSDs have it.
+    fn default() -> Self {
+        Keepalive {
+            idle: Duration::from_secs(2 * 60 * 60),
+            interval: Duration::from_secs(75),
+            probes: 9,
+        }
+    }
+}
 
 /// A stream of bytes in both directions, closed in each direction by itself
 /// (`poll_shutdown` sends FIN, reading goes on).
@@ -18,20 +42,23 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn peer_addr(&self) -> io::Result<SocketAddr>;
     /// Sends small segments at once (true), or lets them gather while data is in flight (false).
     fn set_nodelay(&self, nodelay: bool) -> io::Result<()>;
+    /// Probes the other end while the connection is silent (`Some`), or never (`None`, the
+    /// default).
+    fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()>;
 }
 
 /// A listening TCP socket.
 pub trait Listener: Send + Sync + 'static {
     /// Address that it listens on, with the port that was given if 0 was asked for.
     fn local_addr(&self) -> io::Result<SocketAddr>;
-    /// The next connection. Only the last task that polled is woken.
+    /// The next connection. Only the last waker that polled is woken.
     fn poll_accept(
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(Box<dyn ByteStream>, SocketAddr)>>;
 }
 
-/// A UDP socket.
+/// A UDP socket. Sending and receiving remember one waker each, the last one that polled.
 pub trait DatagramSocket: Send + Sync + 'static {
     /// Address that it is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
