@@ -23,6 +23,7 @@ extern crate std;
 
 pub mod dma;
 pub mod interrupt;
+pub mod note;
 pub mod pci;
 pub mod registers;
 #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]

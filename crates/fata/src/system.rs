@@ -1,0 +1,48 @@
+//! What a program can ask about the machine or the process that it runs on.
+
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// All that the program could use: the machine's heap, or the host's memory.
+    pub total_bytes: u64,
+    /// What it uses now.
+    pub used_bytes: u64,
+}
+
+/// Memory now; `None` when the host does not say.
+pub fn memory() -> Option<Memory> {
+    implementation::memory()
+}
+
+/// The target that the program was built for: `unix` or `virtio`.
+pub const TARGET: &str = crate::wiring::TARGET;
+
+#[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
+mod implementation {
+    use super::Memory;
+
+    pub(super) fn memory() -> Option<Memory> {
+        let kib = |path: &str, key: &str| {
+            let text = std::fs::read_to_string(path).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Some(Memory {
+            total_bytes: kib("/proc/meminfo", "MemTotal:")? * 1024,
+            used_bytes: kib("/proc/self/status", "VmRSS:")? * 1024,
+        })
+    }
+}
+
+#[cfg(fata_target = "virtio")]
+mod implementation {
+    use super::Memory;
+    use fata_machine::memory;
+
+    pub(super) fn memory() -> Option<Memory> {
+        Some(Memory {
+            total_bytes: memory::total_bytes() as u64,
+            used_bytes: memory::used_bytes() as u64,
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! The wiring: the one place where a driver meets a service.
+//!
+//! `#[derive(Devices)]` describes a program as a [`Program`] and knows how to take its devices out
+//! of a [`Wiring`]; `#[fata::main]` calls [`run`]. Which drivers a wiring has is the target's
+//! affair: `unix.rs` knows the host's sockets and files, `virtio.rs` the machine's devices. A
+//! program cannot make a [`Wiring`], so it cannot open a device that its manifest does not name.
+//!
+//! Programs have no business here; the module is public because the macros write code that is.
+
+mod argument;
+mod arguments;
+mod help;
+mod run;
+mod spec;
+mod stack_config;
+
+#[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
+#[path = "unix.rs"]
+mod target;
+#[cfg(fata_target = "virtio")]
+#[path = "virtio.rs"]
+mod target;
+
+pub use argument::Argument;
+pub use arguments::WiringError;
+pub use fata_shared::manifest_note;
+
+pub use run::{Start, run};
+pub use spec::{ArgumentSpec, DeviceKind, DeviceSpec, Devices, NoDevices, Program};
+pub use target::TARGET;
+
+use arguments::Arguments;
+
+/// The devices and arguments that a program's `main` is given, while they are being given.
+///
+/// There is no way to make one: [`run`] does.
+pub struct Wiring {
+    program: &'static Program,
+    arguments: Arguments,
+    target: target::Target,
+}
+
+impl Wiring {
+    /// The argument `name`, as text given on the command line or as its default.
+    ///
+    /// # Errors
+    /// [`WiringError`] when it is missing or does not parse.
+    pub fn argument<A: Argument>(&mut self, name: &'static str) -> Result<A, WiringError> {
+        let spec = self.program.arguments.iter().find(|spec| spec.name == name);
+        let text = self.arguments.value(name).or(spec.and_then(|spec| spec.default));
+        match text {
+            Some(text) => A::parse(text).map_err(|reason| WiringError::Invalid {
+                name: name.to_string(),
+                value: text.to_string(),
+                reason,
+            }),
+            None => A::absent().ok_or(WiringError::MissingArgument { name: name.to_string() }),
+        }
+    }
+}
+
+/// A type that a program can have as a device: [`fata::Stack`](crate::Stack),
+/// [`fata::Block`](crate::Block).
+///
+/// Sealed: a device is what a target's wiring can open.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no device",
+    label = "no device",
+    note = "devices are `fata::Stack` and `fata::Block`; for a value from the command line write `#[fata(arg)]` above the field"
+)]
+pub trait Device: sealed::Sealed + Sized {
+    /// What the manifest calls it.
+    const KIND: DeviceKind;
+    /// The program can do without it: the type is an `Option`.
+    const OPTIONAL: bool = false;
+
+    /// Takes the device `name` out of the wiring.
+    ///
+    /// # Errors
+    /// [`WiringError`] when the machine has no such device, or it does not work.
+    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::Stack {}
+    impl Sealed for crate::Block {}
+    impl<D: Sealed> Sealed for Option<D> {}
+}
+
+impl Device for crate::Stack {
+    const KIND: DeviceKind = DeviceKind::Stack;
+
+    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError> {
+        wiring.target.stack(name, &wiring.arguments)
+    }
+}
+
+impl Device for crate::Block {
+    const KIND: DeviceKind = DeviceKind::Block;
+
+    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError> {
+        wiring.target.block(name, &wiring.arguments)
+    }
+}
+
+/// `None` when nothing is attached under the device's name.
+impl<D: Device> Device for Option<D> {
+    const KIND: DeviceKind = D::KIND;
+    const OPTIONAL: bool = true;
+
+    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError> {
+        let attached = wiring.target.is_attached(name, D::KIND, &wiring.arguments);
+        attached.then(|| D::take(wiring, name)).transpose()
+    }
+}

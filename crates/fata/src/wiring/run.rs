@@ -1,0 +1,84 @@
+//! From the first line of a program to its last.
+
+use super::arguments::{Arguments, WiringError};
+use super::spec::{Devices, Program};
+use super::{Wiring, help, target};
+use std::future::Future;
+use std::process::{ExitCode, Termination};
+
+/// Exit code of a program whose command line is wrong (as clap's).
+const EXIT_USAGE: u8 = 2;
+/// Exit code of a program whose devices are missing (sysexits' EX_UNAVAILABLE).
+const EXIT_DEVICE: u8 = 69;
+
+/// What `#[fata::main]` knows of the program beside its types.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// The package's name.
+    pub package: &'static str,
+    /// Install a `tracing` subscriber that writes to the console.
+    pub log: bool,
+}
+
+/// Starts the machine or the process, builds the devices, runs `main` to its end.
+///
+/// Called by `#[fata::main]`, once.
+pub fn run<D, F, R>(start: Start, main: F) -> ExitCode
+where
+    D: Devices,
+    F: AsyncFnOnce(D) -> R,
+    R: Termination,
+{
+    let entry = target::enter();
+    if start.log {
+        crate::log::install();
+    }
+    let runtime = match target::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{}: tokio's runtime does not start: {error}", start.package);
+            return ExitCode::FAILURE;
+        }
+    };
+    const { assert!(D::PROGRAM.devices.len() <= 64, "at most 64 devices") };
+    let program: &'static Program = const { &D::PROGRAM };
+    runtime.block_on(async {
+        match wire::<D>(&start, program, entry).await {
+            Ok(Some(devices)) => main(devices).await.report(),
+            Ok(None) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{}: {error}", start.package);
+                let device = matches!(error, WiringError::Device { .. });
+                if !device {
+                    eprintln!("`--help` lists the arguments.");
+                }
+                ExitCode::from(if device { EXIT_DEVICE } else { EXIT_USAGE })
+            }
+        }
+    })
+}
+
+/// Builds the devices; `None` if there was only help to print.
+async fn wire<D: Devices>(
+    start: &Start,
+    program: &'static Program,
+    entry: target::Entry,
+) -> Result<Option<D>, WiringError> {
+    let settings: Vec<(String, &str)> = program
+        .devices
+        .iter()
+        .flat_map(|device| {
+            let of_kind = target::settings(device.kind);
+            of_kind.iter().map(|(setting, help)| (format!("{}.{setting}", device.name), *help))
+        })
+        .collect();
+    let names: Vec<String> = settings.iter().map(|(name, _)| name.clone()).collect();
+    let arguments = Arguments::parse(std::env::args().skip(1), program, &names)?;
+    if arguments.help {
+        print!("{}", help::text(start.package, program, &settings));
+        return Ok(None);
+    }
+    let target = target::Target::new(entry, program).await?;
+    let mut wiring = Wiring { program, arguments, target };
+    D::take(&mut wiring).map(Some)
+}

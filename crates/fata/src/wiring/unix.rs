@@ -1,0 +1,105 @@
+//! The target `unix`: an ordinary process over the host's sockets, TAP interfaces and files.
+
+use super::arguments::{Arguments, WiringError};
+use super::spec::{DeviceKind, Program};
+use super::stack_config;
+use crate::{Block, Stack};
+use fata_unix::{FileBlock, HostSockets, Tap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::runtime::{Builder, Runtime};
+
+/// What the manifest calls this target.
+pub const TARGET: &str = "unix";
+
+/// Nothing was done before the runtime started.
+pub(super) struct Entry;
+
+pub(super) fn enter() -> Entry {
+    Entry
+}
+
+pub(super) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// The settings of a device of `kind`, with their help.
+pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        DeviceKind::Stack => &[
+            ("address", "Address of the host to bind to [default: 127.0.0.1]; with .tap: dhcp or A.B.C.D/LEN"),
+            ("tap", "Run Fata's own stack over this TAP interface"),
+            ("gateway", "With .tap: the router's address"),
+            ("dns", "With .tap: the resolver's address"),
+        ],
+        DeviceKind::Block => &[
+            ("file", "The file that holds the disk [required]"),
+            ("read-only", "Refuse writes"),
+        ],
+    }
+}
+
+pub(super) struct Target;
+
+impl Target {
+    pub(super) async fn new(_entry: Entry, _program: &Program) -> Result<Self, WiringError> {
+        Ok(Target)
+    }
+
+    /// Something was named for the device. The host's sockets are always there.
+    pub(super) fn is_attached(&self, name: &str, kind: DeviceKind, arguments: &Arguments) -> bool {
+        match kind {
+            DeviceKind::Stack => true,
+            DeviceKind::Block => arguments.setting(name, "file").is_some(),
+        }
+    }
+
+    pub(super) fn stack(&mut self, name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
+        match arguments.setting(name, "tap") {
+            Some(interface) => over_tap(name, interface, arguments),
+            None => over_host(name, arguments),
+        }
+    }
+
+    pub(super) fn block(&mut self, name: &str, arguments: &Arguments) -> Result<Block, WiringError> {
+        let failed = |reason| WiringError::Device { name: name.to_string(), reason };
+        let path = arguments.setting(name, "file").ok_or_else(|| {
+            failed(format!("it needs a file: `--{name}.file=PATH`, or `fata run --block {name}=PATH`"))
+        })?;
+        let read_only = arguments.flag(name, "read-only")?;
+        let file = FileBlock::open(Path::new(path), read_only)
+            .map_err(|error| failed(format!("the file `{path}` does not serve as a disk: {error}")))?;
+        Ok(Block::new(file))
+    }
+}
+
+fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
+    for setting in ["gateway", "dns"] {
+        if let Some(value) = arguments.setting(name, setting) {
+            return Err(WiringError::Invalid {
+                name: format!("{name}.{setting}"),
+                value: value.to_string(),
+                reason: format!("the host's sockets are used, which the host routes; it goes with --{name}.tap"),
+            });
+        }
+    }
+    let bind = match arguments.setting(name, "address") {
+        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(text) => text.parse().map_err(|_| WiringError::Invalid {
+            name: format!("{name}.address"),
+            value: text.to_string(),
+            reason: "expected an IP address of this host, such as 127.0.0.1 or 0.0.0.0".to_string(),
+        })?,
+    };
+    Ok(Stack::over_sockets(Arc::new(HostSockets::new()), bind))
+}
+
+fn over_tap(name: &str, interface: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
+    let tap = Tap::open(interface).map_err(|error| WiringError::Device {
+        name: name.to_string(),
+        reason: format!("the TAP interface `{interface}` does not open: {error}"),
+    })?;
+    stack_config::spawn_stack(name, Box::new(tap), arguments)
+}
