@@ -1,0 +1,8 @@
+//! Devices come out of a wiring, and a program has none.
+
+fn open() -> fata::Stack {
+    let mut wiring = fata::wiring::Wiring { program: &<fata::wiring::NoDevices as fata::Devices>::PROGRAM };
+    <fata::Stack as fata::Device>::take(&mut wiring, "service").unwrap()
+}
+
+fn main() {}
