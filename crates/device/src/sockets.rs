@@ -35,7 +35,7 @@ impl Default for Keepalive {
 
 /// A stream of bytes in both directions, closed in each direction by itself
 /// (`poll_shutdown` sends FIN, reading goes on).
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
     /// Address of this end.
     fn local_addr(&self) -> io::Result<SocketAddr>;
     /// Address of the other end.

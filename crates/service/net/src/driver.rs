@@ -1,0 +1,169 @@
+//! [`Driver`]: the task that moves frames between the engine and the interface.
+
+use crate::shared::{Shared, State};
+use core::fmt;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use fata_device::{Checksum, Nic, NicError, Transmit};
+use fata_tcpip::{FrameChecksum, Instant};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::time::Sleep;
+
+/// Frames that one poll takes from the interface, and frames that it gives to it. Enough that a
+/// device is notified seldom; few enough (about 100 µs of work) that the other tasks' turn comes
+/// soon.
+const BATCH_FRAMES: usize = 64;
+
+/// The task of a stack over a network interface: a future that whoever made the stack must spawn.
+/// Ends only when the interface does; all sockets of the stack then fail with the same error, as
+/// they do when this future is dropped.
+#[must_use = "a stack without its driver sends and receives nothing"]
+pub struct Driver {
+    shared: Arc<Shared>,
+    nic: Box<dyn Nic>,
+    /// Wakes the task at the engine's deadline, or earlier.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Scratch space of one poll: tasks to wake after the lock is released.
+    woken: Vec<Waker>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Driver({})", self.nic.mac())
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, nic: Box<dyn Nic>) -> Self {
+        Driver { shared, nic, alarm: None, woken: Vec::new() }
+    }
+
+    /// Fails all sockets, now and for ever.
+    fn stop(&mut self, error: NicError) -> NicError {
+        let error = {
+            let mut state = self.shared.lock();
+            state.take_everybody(&mut self.woken);
+            state.driver = None;
+            state.stopped.get_or_insert(error).clone()
+        };
+        self.wake();
+        error
+    }
+
+    fn wake(&mut self) {
+        for waker in self.woken.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// One turn: takes a batch from the interface, does what is due, gives it a batch. True if anything
+/// was done.
+fn turn(
+    state: &mut State,
+    nic: &mut dyn Nic,
+    cx: &mut Context<'_>,
+    now: Instant,
+) -> Result<bool, NicError> {
+    if let Some(error) = &state.stopped {
+        return Err(error.clone());
+    }
+    let engine = &mut state.engine;
+    let mut progress = false;
+    // Frames before timers: an acknowledgement that is here already spares a retransmission.
+    for _ in 0..BATCH_FRAMES {
+        let received = nic.poll_receive(cx, &mut |frame, checksum| {
+            engine.handle_frame(now, frame, frame_checksum(checksum));
+        })?;
+        if received.is_pending() {
+            break;
+        }
+        progress = true;
+    }
+    if engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
+        engine.handle_timeout(now);
+        progress = true;
+    }
+    for _ in 0..BATCH_FRAMES {
+        let sent = nic.poll_transmit(cx, &mut |buffer| {
+            engine.poll_transmit(now, buffer).map(|transmit| Transmit {
+                len: transmit.len,
+                partial_checksum: transmit.partial_checksum.map(|sum| {
+                    fata_device::nic::PartialChecksum { start: sum.start, offset: sum.offset }
+                }),
+            })
+        })?;
+        if sent != Poll::Ready(true) {
+            break;
+        }
+        progress = true;
+    }
+    nic.flush()?;
+    Ok(progress)
+}
+
+fn frame_checksum(checksum: Checksum) -> FrameChecksum {
+    match checksum {
+        Checksum::Unverified => FrameChecksum::Unverified,
+        Checksum::Verified => FrameChecksum::Verified,
+        Checksum::Blank => FrameChecksum::Blank,
+    }
+}
+
+impl Future for Driver {
+    type Output = NicError;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<NicError> {
+        let driver = &mut *self;
+        let now = driver.shared.now();
+        let mut state = driver.shared.lock();
+        // Whoever acts from here on need not wake us; a waker that is left from a poll that nobody
+        // asked for goes with the others.
+        driver.woken.extend(state.driver.take());
+        let turned = turn(&mut state, driver.nic.as_mut(), cx, now);
+        state.take_events(&mut driver.woken);
+        let deadline = match turned {
+            Ok(true) => {
+                drop(state);
+                driver.wake();
+                // Again, behind the tasks that were woken: what they write goes out in one batch,
+                // and frames that came meanwhile need no interrupt. The scheduler looks at
+                // interrupts rarely while tasks are runnable.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Ok(false) => {
+                state.driver = Some(cx.waker().clone());
+                let deadline = state.engine.poll_timeout();
+                drop(state);
+                deadline
+            }
+            Err(error) => {
+                drop(state);
+                return Poll::Ready(driver.stop(error));
+            }
+        };
+        driver.wake();
+        if let Some(deadline) = deadline {
+            let deadline = driver.shared.runtime_instant(deadline);
+            let alarm =
+                driver.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            // Deadlines mostly move away (an acknowledgement came). An alarm that is early costs
+            // one idle turn; moving it each time would cost more.
+            if alarm.is_elapsed() || deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
+            if alarm.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.stop(NicError::Disconnected("the task that drives it was stopped".into()));
+    }
+}

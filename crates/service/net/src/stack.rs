@@ -1,0 +1,294 @@
+//! [`Stack`]: what a program opens sockets on.
+
+use crate::driver::Driver;
+use crate::error;
+use crate::readiness::Readiness;
+use crate::shared::Shared;
+use crate::tcp_listener::TcpListener;
+use crate::tcp_stream::TcpStream;
+use crate::udp_socket::UdpSocket;
+use core::fmt;
+use core::task::Poll;
+use core::time::Duration;
+use fata_device::{Nic, Sockets};
+use fata_tcpip::{AddressConfig, ConfigError, Counters, Engine, Lease, Limits, MacAddress};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+/// How long connecting and sending wait for the stack's address: half a minute, in which a DHCP
+/// client asks four times (RFC 2131, section 4.1: after 4, 8 and 16 seconds).
+const ADDRESS_WAIT: Duration = Duration::from_secs(30);
+
+/// What a stack over a network interface is told once, at its start.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the IPv4 address comes from. Default: DHCP.
+    pub address: AddressConfig,
+    /// Randomness from a cryptographic generator, other at each start.
+    pub secret: [u8; 32],
+    /// Ceilings of what peers and programs can make the stack hold.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// DHCP and the default limits. `secret` comes from a cryptographic generator and is another
+    /// one at each start: sequence numbers and ports are guessable for whoever knows it.
+    pub fn new(secret: [u8; 32]) -> Self {
+        Config {
+            address: AddressConfig::Dhcp { hostname: None },
+            secret,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    /// All but the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("address", &self.address)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where to listen: a port, on every address of the stack, or an address and a port.
+///
+/// Port 0 stands for any free one. An unspecified address (`0.0.0.0`) stands for every address of
+/// the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindAddress {
+    /// `None`: every address of the stack.
+    ip: Option<IpAddr>,
+    port: u16,
+}
+
+impl From<u16> for BindAddress {
+    fn from(port: u16) -> Self {
+        BindAddress { ip: None, port }
+    }
+}
+
+impl From<SocketAddr> for BindAddress {
+    fn from(address: SocketAddr) -> Self {
+        let ip = Some(address.ip()).filter(|ip| !ip.is_unspecified());
+        BindAddress { ip, port: address.port() }
+    }
+}
+
+impl From<SocketAddrV4> for BindAddress {
+    fn from(address: SocketAddrV4) -> Self {
+        SocketAddr::V4(address).into()
+    }
+}
+
+impl<I: Into<IpAddr>> From<(I, u16)> for BindAddress {
+    fn from((ip, port): (I, u16)) -> Self {
+        SocketAddr::new(ip.into(), port).into()
+    }
+}
+
+/// A TCP and UDP service: Fata's own stack over a network interface, or the host's sockets. The
+/// program cannot tell which. Clones are the same stack.
+#[derive(Clone)]
+pub struct Stack(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Engine { shared: Arc<Shared>, address: Arc<Readiness> },
+    Sockets { sockets: Arc<dyn Sockets>, bind: IpAddr },
+}
+
+impl Stack {
+    /// Fata's own stack over `nic`. The [`Driver`] must be spawned: without it nothing is sent or
+    /// received.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the setting.
+    pub fn over_nic(nic: Box<dyn Nic>, config: Config) -> Result<(Stack, Driver), ConfigError> {
+        let config = fata_tcpip::Config {
+            mac: MacAddress(nic.mac().0),
+            mtu: nic.mtu(),
+            address: config.address,
+            secret: config.secret,
+            transmit_checksum_offload: nic.offloads().transmit_checksum,
+            limits: config.limits,
+        };
+        let epoch = tokio::time::Instant::now();
+        let engine = Engine::new(config, fata_tcpip::Instant::ZERO)?;
+        let address = Arc::new(Readiness::default());
+        let shared = Arc::new(Shared::new(engine, epoch, Arc::clone(&address)));
+        let driver = Driver::new(Arc::clone(&shared), nic);
+        Ok((Stack(Kind::Engine { shared, address }), driver))
+    }
+
+    /// A service that exists already, such as the Unix host's. The stack's address is `bind`;
+    /// unspecified, it is every address of the host.
+    pub fn over_sockets(sockets: Arc<dyn Sockets>, bind: IpAddr) -> Stack {
+        Stack(Kind::Sockets { sockets, bind })
+    }
+
+    /// Waits until the stack has an address: at once if it is static, after the first lease with
+    /// DHCP.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the network interface failed.
+    pub async fn ready(&self) -> io::Result<IpAddr> {
+        match &self.0 {
+            Kind::Engine { shared, address } => {
+                address
+                    .wait(|| {
+                        let state = shared.lock();
+                        match (state.check(), state.engine.lease()) {
+                            (Err(error), _) => Poll::Ready(Err(error)),
+                            (Ok(()), Some(lease)) => Poll::Ready(Ok(lease.address.into())),
+                            (Ok(()), None) => Poll::Pending,
+                        }
+                    })
+                    .await
+            }
+            Kind::Sockets { bind, .. } => Ok(*bind),
+        }
+    }
+
+    /// [`ready`](Stack::ready), but not for ever.
+    async fn ready_soon(&self) -> io::Result<IpAddr> {
+        match tokio::time::timeout(ADDRESS_WAIT, self.ready()).await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::new(
+                ErrorKind::NetworkDown,
+                format!(
+                    "the stack has had no address for {} s: no DHCP server answers",
+                    ADDRESS_WAIT.as_secs()
+                ),
+            )),
+        }
+    }
+
+    /// The stack's address, once it has one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match &self.0 {
+            Kind::Engine { .. } => self.lease().map(|lease| lease.address.into()),
+            Kind::Sockets { bind, .. } => Some(*bind),
+        }
+    }
+
+    /// The stack's address and what came with it. `None` without an address, and over the host's
+    /// sockets.
+    pub fn lease(&self) -> Option<Lease> {
+        match &self.0 {
+            Kind::Engine { shared, .. } => shared.lock().engine.lease(),
+            Kind::Sockets { .. } => None,
+        }
+    }
+
+    /// What the stack counted since its start. All zero over the host's sockets, where the host
+    /// counts.
+    pub fn counters(&self) -> Counters {
+        match &self.0 {
+            Kind::Engine { shared, .. } => shared.lock().engine.counters(),
+            Kind::Sockets { .. } => Counters::default(),
+        }
+    }
+
+    /// Listens for TCP connections on a port (`443`) or an address and a port. Does not wait for
+    /// the stack's address.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied` …, each naming the address.
+    pub async fn tcp_listen(&self, address: impl Into<BindAddress>) -> io::Result<TcpListener> {
+        let address = address.into();
+        match &self.0 {
+            Kind::Engine { shared, .. } => {
+                TcpListener::over_engine(shared, socket_address(address, UNSPECIFIED))
+            }
+            Kind::Sockets { sockets, bind } => {
+                let listener = sockets.tcp_listen(socket_address(address, *bind)).await?;
+                Ok(TcpListener::over_sockets(listener))
+            }
+        }
+    }
+
+    /// Connects to `remote`, after waiting for the stack's address if need be. Dropping the future
+    /// gives the attempt up.
+    ///
+    /// # Errors
+    /// `ConnectionRefused`, `TimedOut` (when TCP itself gives up, after minutes),
+    /// `HostUnreachable`, `NetworkUnreachable`, `NetworkDown` …, each naming `remote`.
+    pub async fn tcp_connect(&self, remote: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        let remote = remote.into();
+        match &self.0 {
+            Kind::Engine { shared, .. } => {
+                self.ready_soon()
+                    .await
+                    .map_err(|why| error::cannot_connect(why.kind(), remote, why))?;
+                TcpStream::connect(shared, remote).await
+            }
+            Kind::Sockets { sockets, .. } => {
+                Ok(TcpStream::over_sockets(sockets.tcp_connect(remote).await?))
+            }
+        }
+    }
+
+    /// [`tcp_connect`](Stack::tcp_connect) that gives up after `timeout`, with `TimedOut`.
+    ///
+    /// # Errors
+    /// As `tcp_connect`.
+    pub async fn tcp_connect_timeout(
+        &self,
+        remote: impl Into<SocketAddr>,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        let remote = remote.into();
+        match tokio::time::timeout(timeout, self.tcp_connect(remote)).await {
+            Ok(result) => result,
+            Err(_) => Err(error::cannot_connect(
+                ErrorKind::TimedOut,
+                remote,
+                format_args!("no answer within {timeout:?}"),
+            )),
+        }
+    }
+
+    /// Opens a UDP socket on a port or an address and a port. Does not wait for the stack's
+    /// address.
+    ///
+    /// # Errors
+    /// As [`tcp_listen`](Stack::tcp_listen).
+    pub async fn udp_bind(&self, address: impl Into<BindAddress>) -> io::Result<UdpSocket> {
+        let address = address.into();
+        match &self.0 {
+            Kind::Engine { shared, .. } => {
+                UdpSocket::over_engine(self.clone(), shared, socket_address(address, UNSPECIFIED))
+            }
+            Kind::Sockets { sockets, bind } => {
+                let socket = sockets.udp_bind(socket_address(address, *bind)).await?;
+                Ok(UdpSocket::over_sockets(socket))
+            }
+        }
+    }
+
+    /// Waits for the stack's address before sending to `destination`.
+    pub(crate) async fn ready_to_send(&self, destination: SocketAddr) -> io::Result<()> {
+        self.ready_soon().await.map(drop).map_err(|why| {
+            io::Error::new(why.kind(), format!("cannot send to {destination}: {why}"))
+        })
+    }
+}
+
+/// Every address of a stack over the engine.
+const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn socket_address(address: BindAddress, default: IpAddr) -> SocketAddr {
+    SocketAddr::new(address.ip.unwrap_or(default), address.port)
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Engine { .. } => write!(f, "Stack(over a network interface)"),
+            Kind::Sockets { bind, .. } => write!(f, "Stack(over the host's sockets on {bind})"),
+        }
+    }
+}
