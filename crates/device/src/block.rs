@@ -2,7 +2,7 @@
 
 use crate::BoxFuture;
 use core::fmt;
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
 
 /// Size and abilities of a disk. Does not change while the device lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,22 @@ impl SectorBuffer {
         let storage = vec![0; len + Self::ALIGNMENT - 1];
         let start = storage.as_ptr().align_offset(Self::ALIGNMENT).min(Self::ALIGNMENT - 1);
         SectorBuffer { storage, start, len }
+    }
+
+    /// The memory that the bytes lie in, and which of its bytes they are: for a driver that hands
+    /// them to a device.
+    pub fn into_vec(self) -> (Vec<u8>, Range<usize>) {
+        (self.storage, self.start..self.start + self.len)
+    }
+
+    /// The way back from [`into_vec`](SectorBuffer::into_vec); `None` if `part` is not inside
+    /// `storage` or does not begin at a multiple of [`ALIGNMENT`](SectorBuffer::ALIGNMENT).
+    pub fn from_vec(storage: Vec<u8>, part: Range<usize>) -> Option<Self> {
+        let bytes = storage.get(part.clone())?;
+        if !bytes.as_ptr().addr().is_multiple_of(Self::ALIGNMENT) {
+            return None;
+        }
+        Some(SectorBuffer { start: part.start, len: part.len(), storage })
     }
 
     /// A buffer that holds a copy of `bytes`.
