@@ -56,7 +56,8 @@ pub enum AddressConfig {
         address: Ipv4Addr,
         /// Length of the subnet's prefix in bits, 1 to 32.
         prefix_len: u8,
-        /// The router for everything outside the subnet; inside the subnet, and not `address`.
+        /// The router for everything outside the subnet; inside the subnet (unless its prefix has
+        /// 32 bits), and not `address`.
         gateway: Option<Ipv4Addr>,
         /// Name servers; the engine only passes them on in [`Lease::dns`].
         dns: Vec<Ipv4Addr>,
@@ -166,15 +167,20 @@ pub struct Limits {
     /// Packets that wait for one neighbour's hardware address; the newest are kept (RFC 1122
     /// §2.3.2.2 asks for at least one). Default 3.
     pub neighbour_parked_packets: usize,
-    /// Bytes of packets that wait for any neighbour's hardware address. Default 64 KiB.
+    /// Bytes of packets that wait for any neighbour's hardware address. Default 128 KiB: one packet
+    /// of 1,500 bytes for each of `neighbours_unresolved`, and some.
     pub neighbour_parked_bytes: usize,
     /// ICMP errors sent per second. Default 100 (RFC 1812 §4.3.2.8 asks for a limit).
     pub icmp_errors_per_second: u32,
     /// ICMP echo replies sent per second. Default 1,000: a flood of pings must not take the
     /// link from TCP.
     pub icmp_echo_replies_per_second: u32,
-    /// Bytes of replies (ICMP and ARP) that wait for the device. Default 64 KiB.
+    /// Bytes of ICMP messages that wait for the device. Default 128 KiB: an echo reply of the
+    /// largest size, and some.
     pub reply_queue_bytes: usize,
+    /// Bytes of packets to ourselves that wait to be received. Default 1 MiB: the windows of a few
+    /// connections.
+    pub loopback_bytes: usize,
 }
 
 impl Default for Limits {
@@ -201,10 +207,11 @@ impl Default for Limits {
             neighbours: 256,
             neighbours_unresolved: 64,
             neighbour_parked_packets: 3,
-            neighbour_parked_bytes: 64 * 1024,
+            neighbour_parked_bytes: 128 * 1024,
             icmp_errors_per_second: 100,
             icmp_echo_replies_per_second: 1_000,
-            reply_queue_bytes: 64 * 1024,
+            reply_queue_bytes: 128 * 1024,
+            loopback_bytes: 1024 * 1024,
         }
     }
 }
@@ -345,9 +352,12 @@ pub(crate) fn check_addresses(lease: &Lease) -> Result<(), ConfigError> {
         return Err(ConfigError::Address(lease.address));
     }
     match lease.gateway {
-        // RFC 1122 §3.3.1.2: a gateway is reached over the link, so it must be on it.
+        // RFC 1122 §3.3.1.2: a gateway is reached over the link, so it must be on it. With a prefix
+        // of 32 bits (some clouds give one) nothing is on the link but what is named as such.
         Some(gateway)
-            if gateway == lease.address || !lease.is_on_link(gateway) || !is_host(gateway) =>
+            if gateway == lease.address
+                || !is_host(gateway)
+                || (lease.prefix_len < 32 && !lease.is_on_link(gateway)) =>
         {
             Err(ConfigError::Gateway(gateway))
         }
@@ -366,7 +376,10 @@ impl Limits {
             (self.tcp_out_of_order_ranges >= 1, "tcp_out_of_order_ranges, at least 1"),
             (self.neighbours >= 4, "neighbours, at least 4"),
             (self.neighbours_unresolved >= 1, "neighbours_unresolved, at least 1"),
-            (self.neighbours > self.neighbours_unresolved, "neighbours, more than neighbours_unresolved"),
+            (
+                self.neighbours > self.neighbours_unresolved,
+                "neighbours, more than neighbours_unresolved",
+            ),
             (self.neighbour_parked_packets >= 1, "neighbour_parked_packets, at least 1"),
             (self.reply_queue_bytes >= 4096, "reply_queue_bytes, at least 4096"),
         ];

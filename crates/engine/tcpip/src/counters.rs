@@ -35,7 +35,7 @@ counters! {
     /// Bytes of those frames.
     bytes_sent,
 
-    /// Frames shorter than an Ethernet header, or longer than the MTU allows.
+    /// Frames shorter than an Ethernet header.
     dropped_ethernet_malformed,
     /// Frames for another interface, or from a group address or our own.
     dropped_ethernet_address,

@@ -1,14 +1,31 @@
 //! [`Engine`]: the parts put together, and nothing but that.
+//!
+//! Input goes through `engine/input.rs` (Ethernet, IPv4, ICMP, UDP) and `engine/arp.rs` up to the
+//! sockets; output goes through `engine/transmit.rs` down to frames; `engine/sockets.rs` is what a
+//! program calls.
 
-use crate::config::{Config, ConfigError, Lease};
+mod arp;
+mod input;
+mod sockets;
+mod transmit;
+
+#[cfg(test)]
+mod tests;
+
+use crate::config::{AddressConfig, Config, ConfigError, Lease, MacAddress};
 use crate::counters::Counters;
-use crate::error::{ConnectError, ListenError, TcpError};
+use crate::dhcp;
 use crate::event::{Event, Events};
-use crate::secret::Keys;
-use crate::socket::{Accepted, Keepalive, ListenerId, TcpId, TcpStatus};
+use crate::icmp::{IcmpError, Limiters};
+use crate::neighbour::Neighbours;
+use crate::output::{Identifications, Packet, Queue};
+use crate::reassembly::Reassembly;
+use crate::secret::{Keys, Purpose};
 use crate::tcp::Tcp;
 use crate::time::Instant;
-use std::net::SocketAddr;
+use crate::udp::Udp;
+use crate::wire::ipv4;
+use std::net::IpAddr;
 
 /// What the device says of the transport checksum of a frame that it received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +59,31 @@ pub struct PartialChecksum {
 }
 
 /// The stack of one interface.
+///
+/// A method that takes `now` must not be given an earlier time than the call before it.
 pub struct Engine {
+    mac: MacAddress,
+    /// The largest IP packet in bytes.
+    mtu: usize,
+    transmit_checksum_offload: bool,
+    /// `None` until DHCP gives an address.
+    lease: Option<Lease>,
+    arp: arp::Arp,
+    neighbours: Neighbours,
+    reassembly: Reassembly,
+    icmp: Limiters,
+    udp: Udp,
     tcp: Tcp,
+    dhcp: Option<dhcp::Client>,
+    /// ICMP messages that wait for the device.
+    replies: Queue,
+    /// Packets to ourselves; received by the next `handle_timeout`, which is due at once.
+    loopback: Queue,
+    /// A datagram that is being sent in fragments, and where its next one begins.
+    fragmenting: Option<(MacAddress, Packet, usize)>,
+    identifications: Identifications,
+    /// UDP has the next turn, otherwise TCP.
+    is_udps_turn: bool,
     /// Events of everything but TCP, which has its own queue.
     events: Events,
     /// Counters of everything but TCP, which has its own.
@@ -55,142 +95,149 @@ impl Engine {
     ///
     /// # Errors
     /// [`ConfigError`], naming the field.
-    pub fn new(config: Config, _now: Instant) -> Result<Engine, ConfigError> {
+    pub fn new(config: Config, now: Instant) -> Result<Engine, ConfigError> {
         config.check()?;
+        let limits = &config.limits;
         let keys = Keys::new(config.secret);
-        Ok(Engine {
-            tcp: Tcp::new(&config.limits, keys, config.mtu),
+        let mut engine = Engine {
+            mac: config.mac,
+            mtu: config.mtu,
+            transmit_checksum_offload: config.transmit_checksum_offload,
+            lease: None,
+            arp: arp::Arp::default(),
+            neighbours: Neighbours::new(limits, keys.key(Purpose::NeighbourTable)),
+            reassembly: Reassembly::new(limits, keys.key(Purpose::ReassemblyTable)),
+            icmp: Limiters::new(limits, &keys, now),
+            udp: Udp::new(limits, &keys),
+            dhcp: None,
+            replies: Queue::new(limits.reply_queue_bytes),
+            loopback: Queue::new(limits.loopback_bytes),
+            fragmenting: None,
+            identifications: Identifications::new(&keys),
+            is_udps_turn: false,
             events: Events::default(),
             counters: Counters::default(),
-        })
+            tcp: Tcp::new(limits, keys.clone(), config.mtu),
+        };
+        match config.address {
+            AddressConfig::Static { address, prefix_len, gateway, dns } => {
+                engine.set_lease(now, Lease { address, prefix_len, gateway, dns });
+            }
+            AddressConfig::Dhcp { hostname } => {
+                let client = dhcp::Client::new(config.mac, hostname, config.mtu, &keys, now);
+                engine.dhcp = Some(client);
+            }
+        }
+        Ok(engine)
     }
 
-    /// Takes a frame.
-    pub fn handle_frame(&mut self, _now: Instant, _frame: &[u8], _checksum: FrameChecksum) {}
-
-    /// Does what is due.
+    /// Does what is due. Calling it early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.receive_loopback(now);
+        if let Some(client) = &mut self.dhcp {
+            let change = client.handle_timeout(now, &mut self.counters);
+            self.apply(now, change);
+        }
+        self.arp.handle_timeout(now);
+        self.neighbours.handle_timeout(now, &mut self.counters);
+        self.report_failed_neighbours(now);
+        while let Some(expired) = self.reassembly.take_expired(now, &mut self.counters) {
+            self.report_expired_datagram(now, &expired);
+        }
         self.tcp.handle_timeout(now);
     }
 
-    /// Writes the next frame into `buffer`, of at least `14 + mtu` bytes.
-    pub fn poll_transmit(&mut self, _now: Instant, _buffer: &mut [u8]) -> Option<Transmit> {
-        None
-    }
-
-    /// When `handle_timeout` is due.
+    /// When `handle_timeout` is due; at once if it is in the past. To be asked after each call of
+    /// another method.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.tcp.poll_timeout()
+        if !self.loopback.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        [
+            self.tcp.poll_timeout(),
+            self.neighbours.poll_timeout(),
+            self.arp.poll_timeout(),
+            self.reassembly.poll_timeout(),
+            self.dhcp.as_ref().and_then(dhcp::Client::poll_timeout),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop().or_else(|| self.tcp.poll_event())
+        self.tcp.poll_event().or_else(|| self.events.pop())
     }
 
-    /// What was counted so far.
+    /// What was counted so far, and the gauges as they stand.
     pub fn counters(&self) -> Counters {
-        self.counters.plus(&self.tcp.counters())
+        let mut counters = self.counters.plus(&self.tcp.counters());
+        let as_u64 = |(count, bytes): (usize, usize)| (count as u64, bytes as u64);
+        (counters.neighbours, counters.neighbour_parked_bytes) = as_u64(self.neighbours.gauges());
+        (counters.reassembly_datagrams, counters.reassembly_bytes) =
+            as_u64(self.reassembly.gauges());
+        (counters.udp_sockets, counters.udp_queued_bytes) = as_u64(self.udp.gauges());
+        counters
     }
 
-    /// The address and what came with it.
+    /// The interface's address and what came with it, once it has one.
     pub fn lease(&self) -> Option<Lease> {
-        None
-    }
-}
-
-/// TCP.
-impl Engine {
-    /// Opens a listening socket.
-    ///
-    /// # Errors
-    /// [`ListenError`].
-    pub fn tcp_listen(&mut self, local: SocketAddr, backlog: usize) -> Result<ListenerId, ListenError> {
-        self.tcp.listen(local, backlog)
+        self.lease.clone()
     }
 
-    /// Address and port of a listener.
-    pub fn tcp_listener_addr(&self, id: ListenerId) -> Option<SocketAddr> {
-        self.tcp.listener_addr(id)
+    /// Uses an address from now on.
+    fn set_lease(&mut self, now: Instant, lease: Lease) {
+        if self.lease.as_ref() == Some(&lease) {
+            return;
+        }
+        if let Some(old) = &self.lease
+            && old.address != lease.address
+        {
+            self.lose_lease(now);
+        }
+        if self.lease.is_none() {
+            self.arp.start_probing(now);
+        }
+        self.lease = Some(lease);
+        self.events.push(Event::AddressChanged);
     }
 
-    /// Takes a connection from a listener's queue.
-    pub fn tcp_accept(&mut self, now: Instant, id: ListenerId) -> Option<Accepted> {
-        self.tcp.accept(now, id)
+    /// Stops using the address: everything that is bound to it ends (RFC 2131 §4.4.5).
+    fn lose_lease(&mut self, _now: Instant) {
+        let Some(lease) = self.lease.take() else { return };
+        let address = IpAddr::V4(lease.address);
+        self.tcp.handle_address_lost(address);
+        self.udp.handle_address_lost(address, &mut self.events);
+        self.neighbours.clear();
+        self.reassembly.clear();
+        self.replies.clear();
+        self.fragmenting = None;
+        self.arp.stop();
+        self.events.push(Event::AddressChanged);
     }
 
-    /// Closes a listener; connections in its queue are reset.
-    pub fn tcp_close_listener(&mut self, now: Instant, id: ListenerId) {
-        self.tcp.close_listener(now, id);
+    /// Does what the DHCP client decided.
+    fn apply(&mut self, now: Instant, change: Option<dhcp::Change>) {
+        match change {
+            Some(dhcp::Change::Bound(lease)) => self.set_lease(now, lease),
+            Some(dhcp::Change::Lost) => self.lose_lease(now),
+            None => {}
+        }
     }
 
-    /// Starts a connection to `remote`.
-    ///
-    /// # Errors
-    /// [`ConnectError`].
-    pub fn tcp_connect(&mut self, now: Instant, remote: SocketAddr) -> Result<TcpId, ConnectError> {
-        let _ = (now, remote);
-        Err(ConnectError::NoAddress)
-    }
-
-    /// Where a connection stands.
-    pub fn tcp_status(&self, id: TcpId) -> TcpStatus {
-        self.tcp.status(id)
-    }
-
-    /// Local and remote address of a connection.
-    pub fn tcp_addresses(&self, id: TcpId) -> Option<(SocketAddr, SocketAddr)> {
-        self.tcp.addresses(id)
-    }
-
-    /// Copies received bytes into `buffer`. `None`: there are none yet. `Some(0)` (for a buffer that
-    /// is not empty): the peer has sent FIN.
-    ///
-    /// # Errors
-    /// [`TcpError`].
-    pub fn tcp_read(&mut self, now: Instant, id: TcpId, buffer: &mut [u8]) -> Result<Option<usize>, TcpError> {
-        self.tcp.read(now, id, buffer)
-    }
-
-    /// Takes bytes of `data` for sending. `None`: there is no room yet.
-    ///
-    /// # Errors
-    /// [`TcpError`].
-    pub fn tcp_write(&mut self, now: Instant, id: TcpId, data: &[u8]) -> Result<Option<usize>, TcpError> {
-        self.tcp.write(now, id, data)
-    }
-
-    /// Sends FIN after the data written so far; reading goes on.
-    ///
-    /// # Errors
-    /// [`TcpError`].
-    pub fn tcp_shutdown(&mut self, now: Instant, id: TcpId) -> Result<(), TcpError> {
-        self.tcp.shutdown(now, id)
-    }
-
-    /// True if all that was written, and FIN if any, is acknowledged.
-    pub fn tcp_is_flushed(&self, id: TcpId) -> bool {
-        self.tcp.is_flushed(id)
-    }
-
-    /// The program has no more use for the connection: closes it in the background, by RST if
-    /// received data was never read (RFC 2525 §2.17). The id is dead afterwards.
-    pub fn tcp_release(&mut self, now: Instant, id: TcpId) {
-        self.tcp.release(now, id);
-    }
-
-    /// Resets the connection. The id is dead afterwards.
-    pub fn tcp_abort(&mut self, now: Instant, id: TcpId) {
-        self.tcp.abort(now, id);
-    }
-
-    /// Sends small segments at once (true), or gathers them while data is in flight (false).
-    pub fn tcp_set_nodelay(&mut self, id: TcpId, nodelay: bool) {
-        self.tcp.set_nodelay(id, nodelay);
-    }
-
-    /// Asks a silent peer now and then whether it is still there; `None` (the default) does not.
-    pub fn tcp_set_keepalive(&mut self, now: Instant, id: TcpId, keepalive: Option<Keepalive>) {
-        self.tcp.set_keepalive(now, id, keepalive);
+    /// Tells TCP that a neighbour did not answer, as a router would (RFC 1122 §2.3.2.2).
+    fn report_failed_neighbours(&mut self, now: Instant) {
+        while let Some(Packet { header, payload }) = self.neighbours.take_failed() {
+            if header.protocol == ipv4::PROTOCOL_TCP {
+                self.tcp.handle_icmp_error(
+                    now,
+                    IcmpError::NeighbourUnreachable,
+                    header.source.into(),
+                    header.destination.into(),
+                    &payload,
+                );
+            }
+        }
     }
 }

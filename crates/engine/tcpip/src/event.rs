@@ -141,14 +141,18 @@ impl Events {
                         _ => Event::TcpClosed(id),
                     }
                 }),
-                Owner::Listener(index) => take(&mut self.listeners, index)
-                    .map(|(generation, _)| Event::Acceptable(ListenerId::new(index as u32, generation))),
+                Owner::Listener(index) => {
+                    take(&mut self.listeners, index).map(|(generation, _)| {
+                        Event::Acceptable(ListenerId::new(index as u32, generation))
+                    })
+                }
                 Owner::Udp(index) => take(&mut self.udp, index).map(|(generation, bit)| {
                     let id = UdpId::new(index as u32, generation);
                     if bit == READABLE { Event::UdpReadable(id) } else { Event::UdpWritable(id) }
                 }),
-                Owner::Engine => core::mem::take(&mut self.address_changed)
-                    .then_some(Event::AddressChanged),
+                Owner::Engine => {
+                    core::mem::take(&mut self.address_changed).then_some(Event::AddressChanged)
+                }
             };
             match event {
                 Some(event) => return Some(event),

@@ -1,4 +1,11 @@
-//! ICMP errors as the transports see them.
+//! ICMP errors: what those of others mean (RFC 1122 §3.2.2), and when we may send one.
+
+use crate::config::Limits;
+use crate::limiter::Limiter;
+use crate::secret::{Key, Keys, Purpose};
+use crate::time::Instant;
+use crate::wire::icmpv4;
+use std::net::Ipv4Addr;
 
 /// What an ICMP error says about a packet of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,4 +31,67 @@ pub(crate) enum IcmpError {
     ParameterProblem,
     /// Not from the network: the neighbour does not answer ARP. Soft.
     NeighbourUnreachable,
+}
+
+impl IcmpError {
+    /// What a message means; `None` if it is no error or one to ignore: Source Quench (RFC 6633),
+    /// Redirect (from whom could be anybody: we have one router), or unknown.
+    pub(crate) fn from_message(message: &icmpv4::Message<'_>) -> Option<Self> {
+        Some(match (message.kind, message.code) {
+            (icmpv4::DESTINATION_UNREACHABLE, code) => match code {
+                0 | 6 | 8 | 11 => IcmpError::NetworkUnreachable,
+                1 | 5 | 7 | 12 => IcmpError::HostUnreachable,
+                2 => IcmpError::ProtocolUnreachable,
+                3 => IcmpError::PortUnreachable,
+                4 => IcmpError::FragmentationNeeded { mtu: message.next_hop_mtu() },
+                9 | 10 | 13 => IcmpError::Prohibited,
+                _ => return None,
+            },
+            (icmpv4::TIME_EXCEEDED, 0 | 1) => IcmpError::TimeExceeded,
+            (icmpv4::PARAMETER_PROBLEM, _) => IcmpError::ParameterProblem,
+            _ => return None,
+        })
+    }
+}
+
+/// Number of groups that destinations of errors fall into.
+const GROUPS: usize = 64;
+
+/// Limits what we send to strangers: errors in all, errors to each group of destinations, and echo
+/// replies.
+pub(crate) struct Limiters {
+    errors: Limiter,
+    /// So that one stranger cannot spend everybody's errors.
+    errors_by_group: Vec<Limiter>,
+    echo_replies: Limiter,
+    key: Key,
+}
+
+impl Limiters {
+    pub(crate) fn new(limits: &Limits, keys: &Keys, now: Instant) -> Self {
+        let key = keys.key(Purpose::IcmpJitter);
+        let limiter = |per_second, which: u64| {
+            Limiter::new(per_second, keys.random_of(Purpose::IcmpJitter, which), now)
+        };
+        let per_group = limits.icmp_errors_per_second.div_ceil(4);
+        Limiters {
+            errors: limiter(limits.icmp_errors_per_second, 0),
+            echo_replies: limiter(limits.icmp_echo_replies_per_second, 1),
+            errors_by_group: (0..GROUPS as u64).map(|at| limiter(per_group, 2 + at)).collect(),
+            key,
+        }
+    }
+
+    /// True if an error may be sent to `destination`.
+    pub(crate) fn allow_error(&mut self, now: Instant, destination: Ipv4Addr) -> bool {
+        let group = self.key.prf(&destination) as usize % GROUPS;
+        // The group first: a stranger who has spent his share takes nothing from the others.
+        self.errors_by_group.get_mut(group).is_some_and(|group| group.allows(now))
+            && self.errors.allows(now)
+    }
+
+    /// True if an echo reply may be sent.
+    pub(crate) fn allow_echo_reply(&mut self, now: Instant) -> bool {
+        self.echo_replies.allows(now)
+    }
 }

@@ -21,15 +21,20 @@
 
 mod config;
 mod counters;
+mod dhcp;
 mod engine;
 mod error;
 mod event;
-mod hash;
 mod icmp;
+mod limiter;
+mod neighbour;
+mod output;
+mod reassembly;
 mod secret;
 mod socket;
 mod tcp;
 mod time;
+mod udp;
 mod wire;
 
 pub use config::{AddressConfig, Config, ConfigError, Lease, Limits, MacAddress};

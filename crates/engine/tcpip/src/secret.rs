@@ -74,6 +74,13 @@ impl Keys {
     pub(crate) fn random(&self, purpose: Purpose) -> Random {
         Random { key: self.key(purpose), drawn: 0 }
     }
+
+    /// The stream numbered `which` of several for one purpose.
+    pub(crate) fn random_of(&self, purpose: Purpose, which: u64) -> Random {
+        let key = self.key(purpose);
+        let key = Key { first: key.prf(&(which, 0u8)), second: key.prf(&(which, 1u8)) };
+        Random { key, drawn: 0 }
+    }
 }
 
 /// A key for one purpose. As a [`BuildHasher`] (SipHash-1-3) it keys a hash table, so that a peer

@@ -4,4 +4,34 @@
 //! bytes that cannot be what they claim; after that no accessor can panic. Nothing here copies, and
 //! nothing here decides: what a value means is the business of the module that asked.
 
+pub(crate) mod arp;
+pub(crate) mod checksum;
+pub(crate) mod dhcp;
+pub(crate) mod ethernet;
+pub(crate) mod icmpv4;
+pub(crate) mod ipv4;
 pub(crate) mod tcp;
+pub(crate) mod udp;
+
+use std::net::Ipv4Addr;
+
+/// The big-endian number at `at`; 0 past the end, so that no caller can panic.
+fn read_u16(bytes: &[u8], at: usize) -> u16 {
+    match bytes.get(at..at + 2) {
+        Some(&[high, low]) => u16::from_be_bytes([high, low]),
+        _ => 0,
+    }
+}
+
+/// The big-endian number at `at`; 0 past the end.
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    match bytes.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
+        _ => 0,
+    }
+}
+
+/// The IPv4 address at `at`; 0.0.0.0 past the end.
+fn read_ipv4(bytes: &[u8], at: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(read_u32(bytes, at))
+}

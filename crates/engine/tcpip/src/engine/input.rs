@@ -1,0 +1,383 @@
+//! What comes from the wire: Ethernet, IPv4, ICMP, UDP, up to the sockets.
+//!
+//! Each step checks what it reads and drops, with a counter, what cannot be or is not for us.
+
+use super::{Engine, FrameChecksum};
+use crate::config::is_host_address;
+use crate::icmp::IcmpError;
+use crate::output::{Packet, TIME_TO_LIVE};
+use crate::reassembly::{Expired, QUOTE_MAX};
+use crate::time::Instant;
+use crate::wire::checksum::Sum;
+use crate::wire::ethernet::{self, Frame};
+use crate::wire::icmpv4::{self, Message};
+use crate::wire::ipv4::{self, Header, Options, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::wire::{dhcp, udp};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// A datagram that is whole and for us.
+#[derive(Clone, Copy)]
+struct Received<'a> {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    /// The IP header, for an ICMP error to quote.
+    header: &'a [u8],
+    payload: &'a [u8],
+    /// What is known of the transport's checksum.
+    checksum: FrameChecksum,
+    /// The datagram, or the frame that brought it, was for more than us: nothing may be answered
+    /// with an error (RFC 1122 §3.2.2).
+    is_broadcast: bool,
+}
+
+impl Engine {
+    /// Takes a frame that the interface received.
+    pub fn handle_frame(&mut self, now: Instant, frame: &[u8], checksum: FrameChecksum) {
+        self.counters.frames_received += 1;
+        self.counters.bytes_received += frame.len() as u64;
+        let Some(frame) = Frame::parse(frame) else {
+            self.counters.dropped_ethernet_malformed += 1;
+            return;
+        };
+        let is_ours = frame.destination == self.mac;
+        let is_from_another = frame.source.is_unicast() && frame.source != self.mac;
+        if !is_from_another || (!is_ours && frame.destination.is_unicast()) {
+            self.counters.dropped_ethernet_address += 1;
+            return;
+        }
+        match frame.ethertype {
+            ethernet::TYPE_IPV4 => self.handle_ipv4(now, frame.payload, !is_ours, checksum),
+            ethernet::TYPE_ARP => self.handle_arp(now, frame.payload),
+            _ => self.counters.dropped_ethernet_type += 1,
+        }
+    }
+
+    fn handle_ipv4(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        is_group_frame: bool,
+        checksum: FrameChecksum,
+    ) {
+        let Some(packet) = ipv4::Packet::parse(bytes) else {
+            self.counters.dropped_ipv4_malformed += 1;
+            return;
+        };
+        // No device offloads this one, so no flag speaks for it.
+        if !packet.checksum_is_valid() {
+            self.counters.dropped_ipv4_checksum += 1;
+            return;
+        }
+        match packet.options() {
+            Options::Harmless => {}
+            Options::SourceRoute => {
+                self.counters.dropped_ipv4_source_route += 1;
+                return;
+            }
+            Options::Malformed => {
+                self.counters.dropped_ipv4_malformed += 1;
+                return;
+            }
+        }
+        let (source, destination) = (packet.source(), packet.destination());
+        if self.handle_unbound_dhcp(now, &packet, checksum) {
+            return;
+        }
+        let Some(lease) = &self.lease else {
+            self.counters.dropped_ipv4_not_ours += 1;
+            return;
+        };
+        // RFC 1122 §3.2.1.3: addresses that no packet on a wire comes from, ours among them (LAND).
+        if !is_host_address(source)
+            || source == lease.address
+            || lease.broadcast() == Some(source)
+            || lease.network() == Some(source)
+            || destination.is_loopback()
+        {
+            self.counters.dropped_ipv4_martian += 1;
+            return;
+        }
+        let is_broadcast = destination.is_broadcast() || lease.broadcast() == Some(destination);
+        if !is_broadcast && destination != lease.address {
+            self.counters.dropped_ipv4_not_ours += 1;
+            return;
+        }
+        // RFC 1122 §3.3.6: a broadcast frame with a unicast packet is somebody's mistake or attack.
+        if !is_broadcast && is_group_frame {
+            self.counters.dropped_ipv4_martian += 1;
+            return;
+        }
+        if packet.is_fragment() {
+            let whole = self.reassembly.handle_fragment(now, &packet, &mut self.counters);
+            let Some(whole) = whole else { return };
+            let received = Received {
+                source,
+                destination,
+                protocol: packet.protocol(),
+                header: &whole.header,
+                payload: &whole.payload,
+                // What the device says of a fragment says nothing of the datagram (RFC 4963).
+                checksum: FrameChecksum::Unverified,
+                is_broadcast,
+            };
+            self.handle_datagram(now, received);
+        } else {
+            let received = Received {
+                source,
+                destination,
+                protocol: packet.protocol(),
+                header: packet.header(),
+                payload: packet.payload(),
+                checksum,
+                is_broadcast,
+            };
+            self.handle_datagram(now, received);
+        }
+    }
+
+    /// Takes a DHCP server's message while there is no address: it may be sent to the address that
+    /// we are going to get (RFC 2131 §4.1). False if the packet is none.
+    fn handle_unbound_dhcp(
+        &mut self,
+        now: Instant,
+        packet: &ipv4::Packet<'_>,
+        checksum: FrameChecksum,
+    ) -> bool {
+        let is_unbound = self.dhcp.as_ref().is_some_and(|client| client.is_unbound());
+        if !is_unbound || packet.protocol() != PROTOCOL_UDP || packet.is_fragment() {
+            return false;
+        }
+        let Some(datagram) = udp::Datagram::parse(packet.payload()) else { return false };
+        if (datagram.source_port, datagram.destination_port)
+            != (dhcp::SERVER_PORT, dhcp::CLIENT_PORT)
+        {
+            return false;
+        }
+        if checksum == FrameChecksum::Unverified
+            && !datagram.checksum_is_valid(packet.source(), packet.destination())
+        {
+            self.counters.dropped_udp_checksum += 1;
+            return true;
+        }
+        self.handle_dhcp(now, datagram.payload);
+        true
+    }
+
+    fn handle_dhcp(&mut self, now: Instant, payload: &[u8]) {
+        if let Some(client) = &mut self.dhcp {
+            let change = client.handle_message(now, payload, &mut self.counters);
+            self.apply(now, change);
+        }
+    }
+
+    /// Receives what we sent to ourselves: as many packets as there are now, so that two sockets
+    /// that answer each other do not keep the caller here.
+    pub(super) fn receive_loopback(&mut self, now: Instant) {
+        for _ in 0..self.loopback.len() {
+            let Some(Packet { header, payload }) = self.loopback.pop() else { return };
+            let received = Received {
+                source: header.source,
+                destination: header.destination,
+                protocol: header.protocol,
+                header: &header.to_bytes(payload.len()),
+                payload: &payload,
+                checksum: FrameChecksum::Blank,
+                is_broadcast: false,
+            };
+            self.handle_datagram(now, received);
+        }
+    }
+
+    fn handle_datagram(&mut self, now: Instant, received: Received<'_>) {
+        match received.protocol {
+            PROTOCOL_TCP => self.handle_tcp(now, received),
+            PROTOCOL_UDP => self.handle_udp(now, received),
+            PROTOCOL_ICMP => self.handle_icmp(now, received),
+            _ => {
+                self.counters.dropped_ipv4_protocol += 1;
+                self.answer_unreachable(now, received, icmpv4::CODE_PROTOCOL_UNREACHABLE);
+            }
+        }
+    }
+
+    fn handle_tcp(&mut self, now: Instant, received: Received<'_>) {
+        let Received { source, destination, payload, .. } = received;
+        // RFC 9293 §3.9.2.3 (MUST-57): TCP is between two hosts.
+        if received.is_broadcast {
+            self.counters.dropped_ipv4_martian += 1;
+            return;
+        }
+        if received.checksum == FrameChecksum::Unverified {
+            let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, payload.len());
+            if !sum.then(payload).is_valid() {
+                self.counters.dropped_tcp_checksum += 1;
+                return;
+            }
+        }
+        self.tcp.handle_segment(now, source.into(), destination.into(), payload);
+    }
+
+    fn handle_udp(&mut self, now: Instant, received: Received<'_>) {
+        let Some(datagram) = udp::Datagram::parse(received.payload) else {
+            self.counters.dropped_udp_malformed += 1;
+            return;
+        };
+        if received.checksum == FrameChecksum::Unverified
+            && !datagram.checksum_is_valid(received.source, received.destination)
+        {
+            self.counters.dropped_udp_checksum += 1;
+            return;
+        }
+        let source = SocketAddrV4::new(received.source, datagram.source_port);
+        let destination = SocketAddrV4::new(received.destination, datagram.destination_port);
+        if self.dhcp.is_some() && destination.port() == dhcp::CLIENT_PORT {
+            match source.port() {
+                dhcp::SERVER_PORT => self.handle_dhcp(now, datagram.payload),
+                _ => self.counters.dropped_dhcp += 1,
+            }
+            return;
+        }
+        let is_taken = self.udp.deliver(
+            source,
+            destination,
+            datagram.payload,
+            &mut self.events,
+            &mut self.counters,
+        );
+        if !is_taken {
+            self.counters.dropped_udp_no_port += 1;
+            self.answer_unreachable(now, received, icmpv4::CODE_PORT_UNREACHABLE);
+        }
+    }
+
+    fn handle_icmp(&mut self, now: Instant, received: Received<'_>) {
+        let Some(message) = Message::parse(received.payload) else {
+            self.counters.dropped_icmp_malformed += 1;
+            return;
+        };
+        // Devices know TCP's and UDP's sums, not this one.
+        if !message.checksum_is_valid() {
+            self.counters.dropped_icmp_checksum += 1;
+            return;
+        }
+        if (message.kind, message.code) == (icmpv4::ECHO_REQUEST, 0) {
+            self.answer_echo(now, received, &message);
+        } else if let Some(error) = IcmpError::from_message(&message) {
+            self.handle_icmp_error(now, error, received, &message);
+        } else {
+            self.counters.dropped_icmp_type += 1;
+        }
+    }
+
+    /// RFC 1122 §3.2.2.6: the reply carries what the request did.
+    fn answer_echo(&mut self, now: Instant, received: Received<'_>, message: &Message<'_>) {
+        if received.is_broadcast {
+            self.counters.dropped_icmp_broadcast += 1;
+        } else if !self.icmp.allow_echo_reply(now) {
+            self.counters.icmp_echo_replies_limited += 1;
+        } else {
+            let payload = icmpv4::to_bytes(icmpv4::ECHO_REPLY, 0, message.word, message.body);
+            if self.queue_icmp(received.destination, received.source, payload) {
+                self.counters.icmp_echo_replies_sent += 1;
+            }
+        }
+    }
+
+    /// Passes an error on to the flow of ours that it quotes, if it does (RFC 5927 §4.1).
+    fn handle_icmp_error(
+        &mut self,
+        now: Instant,
+        error: IcmpError,
+        received: Received<'_>,
+        message: &Message<'_>,
+    ) {
+        let quoted = ipv4::Packet::parse_quoted(message.body)
+            // Only the first fragment has ports, and only what we sent is our business.
+            .filter(|quoted| quoted.fragment_offset() == 0)
+            .filter(|quoted| quoted.source() == received.destination && !received.is_broadcast)
+            .filter(|quoted| quoted.payload().len() >= 8);
+        let is_matched = quoted.is_some_and(|quoted| match quoted.protocol() {
+            PROTOCOL_TCP => {
+                self.tcp.handle_icmp_error(
+                    now,
+                    error,
+                    quoted.source().into(),
+                    quoted.destination().into(),
+                    quoted.payload(),
+                );
+                true
+            }
+            // Our UDP sockets have no peer, so that no error can be theirs (RFC 1122 §4.1.3.3).
+            PROTOCOL_UDP => self.udp.has_receiver(SocketAddrV4::new(
+                quoted.source(),
+                u16::from_be_bytes([quoted.payload()[0], quoted.payload()[1]]),
+            )),
+            _ => false,
+        });
+        if is_matched {
+            self.counters.icmp_errors_received += 1;
+        } else {
+            self.counters.dropped_icmp_unmatched += 1;
+        }
+    }
+
+    /// Sends Destination Unreachable, if that is allowed (RFC 1122 §3.2.2).
+    fn answer_unreachable(&mut self, now: Instant, received: Received<'_>, code: u8) {
+        if received.is_broadcast {
+            return;
+        }
+        let len = received.payload.len().min(QUOTE_MAX.saturating_sub(received.header.len()));
+        let mut quote = received.header.to_vec();
+        quote.extend(&received.payload[..len]);
+        let kind = icmpv4::DESTINATION_UNREACHABLE;
+        self.send_icmp_error(now, received.destination, received.source, (kind, code), &quote);
+    }
+
+    /// Sends Time Exceeded for a datagram that stayed incomplete, if its first fragment came (RFC
+    /// 1122 §3.3.2).
+    pub(super) fn report_expired_datagram(&mut self, now: Instant, expired: &Expired) {
+        let is_ours = self.lease.as_ref().is_some_and(|lease| lease.address == expired.destination);
+        // Byte 9 of a header is the protocol: no error about what may be an error.
+        let protocol = expired.quote.get(9).copied();
+        if is_ours && protocol.is_some_and(|protocol| protocol != PROTOCOL_ICMP) {
+            let kind = (icmpv4::TIME_EXCEEDED, icmpv4::CODE_REASSEMBLY);
+            self.send_icmp_error(now, expired.destination, expired.source, kind, &expired.quote);
+        }
+    }
+
+    fn send_icmp_error(
+        &mut self,
+        now: Instant,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        (kind, code): (u8, u8),
+        quote: &[u8],
+    ) {
+        if !self.icmp.allow_error(now, destination) {
+            self.counters.icmp_errors_limited += 1;
+            return;
+        }
+        if self.queue_icmp(source, destination, icmpv4::to_bytes(kind, code, [0; 4], quote)) {
+            self.counters.icmp_errors_sent += 1;
+        }
+    }
+
+    /// Queues an ICMP message; false if there is no room.
+    fn queue_icmp(&mut self, source: Ipv4Addr, destination: Ipv4Addr, payload: Vec<u8>) -> bool {
+        let identification = self.identifications.next(source, destination, PROTOCOL_ICMP);
+        let header = Header {
+            source,
+            destination,
+            protocol: PROTOCOL_ICMP,
+            time_to_live: TIME_TO_LIVE,
+            identification,
+            dont_fragment: false,
+        };
+        let has_room = self.replies.push(Packet { header, payload });
+        if !has_room {
+            self.counters.dropped_reply_queue += 1;
+        }
+        has_room
+    }
+}

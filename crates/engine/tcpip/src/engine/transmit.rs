@@ -1,0 +1,311 @@
+//! What goes to the wire: routing, neighbours, checksums, frames.
+//!
+//! The order is what keeps the stack alive when the device is slow: ARP first, because everything
+//! waits for it; then what has been waiting; then replies, which are limited in rate; then TCP and
+//! UDP in turns.
+
+use super::{Engine, PartialChecksum, Transmit};
+use crate::config::{Lease, MacAddress};
+use crate::dhcp::Message;
+use crate::output::{PAYLOAD_START, Packet, TIME_TO_LIVE};
+use crate::time::Instant;
+use crate::wire::checksum::Sum;
+use crate::wire::ipv4::{self, Header, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::wire::{dhcp, ethernet, udp};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Where TCP's checksum stands in its header (RFC 9293 §3.1).
+const TCP_CHECKSUM_OFFSET: usize = 16;
+
+/// Where a packet goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// To ourselves; never to the wire (RFC 1122 §3.2.1.3(g)).
+    Loopback,
+    /// To everybody, or a group, on the link.
+    Group(MacAddress),
+    /// To this neighbour: the destination, or the router.
+    Neighbour(Ipv4Addr),
+    /// Nowhere.
+    None,
+}
+
+/// The group address of an IPv4 multicast address (RFC 1112 §6.4).
+fn multicast_mac(address: Ipv4Addr) -> MacAddress {
+    let [_, b, c, d] = address.octets();
+    MacAddress([0x01, 0x00, 0x5e, b & 0x7f, c, d])
+}
+
+/// Where a packet to `destination` goes next.
+fn route(lease: Option<&Lease>, destination: Ipv4Addr) -> Route {
+    if destination.is_loopback() {
+        return Route::Loopback;
+    }
+    if destination.is_broadcast() {
+        return Route::Group(MacAddress::BROADCAST);
+    }
+    let Some(lease) = lease else { return Route::None };
+    if destination == lease.address {
+        Route::Loopback
+    } else if lease.broadcast() == Some(destination) {
+        Route::Group(MacAddress::BROADCAST)
+    } else if destination.is_multicast() {
+        Route::Group(multicast_mac(destination))
+    } else if lease.is_on_link(destination) {
+        Route::Neighbour(destination)
+    } else {
+        lease.gateway.map_or(Route::None, Route::Neighbour)
+    }
+}
+
+impl Engine {
+    pub(super) fn route(&self, destination: Ipv4Addr) -> Route {
+        route(self.lease.as_ref(), destination)
+    }
+
+    /// Writes the next frame into `buffer`, which must have at least `14 + mtu` bytes (with fewer
+    /// there is none). The frame counts as sent.
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
+        let buffer = buffer.get_mut(..ethernet::HEADER_LEN + self.mtu)?;
+        let transmit = self.transmit(now, buffer)?;
+        self.counters.frames_sent += 1;
+        self.counters.bytes_sent += transmit.len as u64;
+        Some(transmit)
+    }
+
+    fn transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
+        if let Some(transmit) = self.transmit_arp(buffer) {
+            return Some(transmit);
+        }
+        if let Some((to, packet, offset)) = self.fragmenting.take() {
+            return Some(self.write(to, packet, offset, buffer));
+        }
+        if let Some((to, packet)) = self.neighbours.take_ready() {
+            return Some(self.write(to, packet, 0, buffer));
+        }
+        while let Some(packet) = self.replies.pop() {
+            if let Some(transmit) = self.send(now, packet, buffer) {
+                return Some(transmit);
+            }
+        }
+        if let Some(packet) = self.next_dhcp(now)
+            && let Some(transmit) = self.send(now, packet, buffer)
+        {
+            return Some(transmit);
+        }
+        loop {
+            // Whoever has nothing to send, or whose packet did not become a frame, leaves the turn
+            // to the other.
+            self.is_udps_turn = !self.is_udps_turn;
+            let outcome = match self.transmit_socket(now, self.is_udps_turn, buffer) {
+                Some(outcome) => outcome,
+                None => self.transmit_socket(now, !self.is_udps_turn, buffer)?,
+            };
+            if outcome.is_some() {
+                return outcome;
+            }
+            // A packet may have gone to a neighbour that must be asked for first.
+            if let Some(transmit) = self.transmit_arp(buffer) {
+                return Some(transmit);
+            }
+        }
+    }
+
+    /// Takes a packet from UDP or TCP. `None`: there is none; `Some(None)`: it waits for a
+    /// neighbour, or went to ourselves.
+    fn transmit_socket(
+        &mut self,
+        now: Instant,
+        from_udp: bool,
+        buffer: &mut [u8],
+    ) -> Option<Option<Transmit>> {
+        if from_udp { self.transmit_udp(now, buffer) } else { self.transmit_tcp(now, buffer) }
+    }
+
+    fn transmit_udp(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Option<Transmit>> {
+        let mut packet = self.udp.take_outgoing(&mut self.events)?;
+        let Header { source, destination, protocol, .. } = packet.header;
+        packet.header.identification = self.identifications.next(source, destination, protocol);
+        self.counters.udp_sent += 1;
+        let len = packet.payload.len();
+        let is_one_frame = ipv4::HEADER_LEN + len <= self.mtu;
+        if self.transmit_checksum_offload && is_one_frame {
+            let to = match self.route(destination) {
+                Route::Group(mac) => Some(mac),
+                Route::Neighbour(next) => self.neighbours.lookup(now, next),
+                Route::Loopback | Route::None => None,
+            };
+            if let Some(to) = to {
+                let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_UDP, len).partial();
+                let field = udp::CHECKSUM_OFFSET..udp::HEADER_LEN;
+                packet.payload[field].copy_from_slice(&sum.to_be_bytes());
+                let mut transmit = self.write(to, packet, 0, buffer);
+                transmit.partial_checksum = Some(PartialChecksum {
+                    start: PAYLOAD_START as u16,
+                    offset: udp::CHECKSUM_OFFSET as u16,
+                });
+                return Some(Some(transmit));
+            }
+        }
+        let sum = udp::checksum(source, destination, &packet.payload);
+        packet.payload[udp::CHECKSUM_OFFSET..udp::HEADER_LEN].copy_from_slice(&sum.to_be_bytes());
+        Some(self.send(now, packet, buffer))
+    }
+
+    fn transmit_tcp(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Option<Transmit>> {
+        let (headers, room) = buffer.split_at_mut(PAYLOAD_START);
+        let out = self.tcp.poll_transmit(now, room)?;
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (out.source, out.destination) else {
+            return Some(None);
+        };
+        let segment = &mut room[..out.len];
+        let header = Header {
+            source,
+            destination,
+            protocol: PROTOCOL_TCP,
+            time_to_live: TIME_TO_LIVE,
+            // Atomic: never fragmented, so that it needs no identification (RFC 6864 §4.1).
+            identification: 0,
+            dont_fragment: true,
+        };
+        let to = match route(self.lease.as_ref(), destination) {
+            Route::Neighbour(next) => match self.neighbours.lookup(now, next) {
+                Some(to) => to,
+                None => {
+                    fill_tcp_checksum(source, destination, segment);
+                    let packet = Packet { header, payload: segment.to_vec() };
+                    self.neighbours.park(now, next, packet, &mut self.counters);
+                    self.report_failed_neighbours(now);
+                    return Some(None);
+                }
+            },
+            Route::Loopback => {
+                self.loop_back(Packet { header, payload: segment.to_vec() });
+                return Some(None);
+            }
+            Route::Group(_) | Route::None => {
+                self.counters.dropped_ipv4_no_route += 1;
+                return Some(None);
+            }
+        };
+        let partial_checksum = if self.transmit_checksum_offload {
+            let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, segment.len());
+            segment[TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2]
+                .copy_from_slice(&sum.partial().to_be_bytes());
+            Some(PartialChecksum {
+                start: PAYLOAD_START as u16,
+                offset: TCP_CHECKSUM_OFFSET as u16,
+            })
+        } else {
+            fill_tcp_checksum(source, destination, segment);
+            None
+        };
+        headers[..ethernet::HEADER_LEN].copy_from_slice(&ethernet::header(
+            to,
+            self.mac,
+            ethernet::TYPE_IPV4,
+        ));
+        headers[ethernet::HEADER_LEN..].copy_from_slice(&header.to_bytes(out.len));
+        Some(Some(Transmit { len: PAYLOAD_START + out.len, partial_checksum }))
+    }
+
+    fn next_dhcp(&mut self, now: Instant) -> Option<Packet> {
+        let Message { source, destination, payload } =
+            self.dhcp.as_mut()?.poll_transmit(now, &mut self.counters)?;
+        let payload =
+            udp::to_bytes((source, dhcp::CLIENT_PORT), (destination, dhcp::SERVER_PORT), &payload);
+        let header = Header {
+            source,
+            destination,
+            protocol: PROTOCOL_UDP,
+            time_to_live: TIME_TO_LIVE,
+            identification: self.identifications.next(source, destination, PROTOCOL_UDP),
+            dont_fragment: false,
+        };
+        Some(Packet { header, payload })
+    }
+
+    /// Sends a packet on its way; `None` if no frame comes of it now.
+    fn send(&mut self, now: Instant, packet: Packet, buffer: &mut [u8]) -> Option<Transmit> {
+        let to = match self.route(packet.header.destination) {
+            Route::Group(to) => to,
+            Route::Neighbour(next) => match self.neighbours.lookup(now, next) {
+                Some(to) => to,
+                None => {
+                    self.neighbours.park(now, next, packet, &mut self.counters);
+                    self.report_failed_neighbours(now);
+                    return self.transmit_arp(buffer);
+                }
+            },
+            Route::Loopback => {
+                self.loop_back(packet);
+                return None;
+            }
+            Route::None => {
+                self.counters.dropped_ipv4_no_route += 1;
+                return None;
+            }
+        };
+        Some(self.write(to, packet, 0, buffer))
+    }
+
+    fn loop_back(&mut self, packet: Packet) {
+        if self.loopback.push(packet) {
+            self.counters.loopback_packets += 1;
+        } else {
+            self.counters.dropped_loopback_queue += 1;
+        }
+    }
+
+    /// Writes a packet, or the next fragment of it, as a frame.
+    fn write(
+        &mut self,
+        to: MacAddress,
+        packet: Packet,
+        offset: usize,
+        buffer: &mut [u8],
+    ) -> Transmit {
+        let (len, next) = packet.write(self.mac, to, self.mtu, offset, buffer);
+        if next.is_some() || offset > 0 {
+            self.counters.fragments_sent += 1;
+        }
+        self.fragmenting = next.map(|next| (to, packet, next));
+        Transmit { len, partial_checksum: None }
+    }
+}
+
+/// Fills in the checksum of a segment whose field is zero.
+fn fill_tcp_checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &mut [u8]) {
+    let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, segment.len())
+        .then(segment)
+        .finish();
+    if let Some(field) = segment.get_mut(TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_follow_the_subnet_the_gateway_and_the_loopback_rule() {
+        let lease = Lease {
+            address: Ipv4Addr::new(10, 0, 0, 5),
+            prefix_len: 24,
+            gateway: Some(Ipv4Addr::new(10, 0, 0, 1)),
+            dns: vec![],
+        };
+        let of = |a, b, c, d| route(Some(&lease), Ipv4Addr::new(a, b, c, d));
+        assert_eq!(of(10, 0, 0, 9), Route::Neighbour(Ipv4Addr::new(10, 0, 0, 9)));
+        assert_eq!(of(10, 0, 1, 9), Route::Neighbour(Ipv4Addr::new(10, 0, 0, 1)));
+        assert_eq!(of(10, 0, 0, 255), Route::Group(MacAddress::BROADCAST));
+        assert_eq!(of(255, 255, 255, 255), Route::Group(MacAddress::BROADCAST));
+        assert_eq!(of(239, 129, 2, 3), Route::Group(MacAddress([0x01, 0x00, 0x5e, 0x01, 2, 3])));
+        assert_eq!(of(10, 0, 0, 5), Route::Loopback);
+        assert_eq!(of(127, 3, 2, 1), Route::Loopback);
+        assert_eq!(route(None, Ipv4Addr::new(10, 0, 0, 9)), Route::None);
+        let isolated = Lease { gateway: None, ..lease };
+        assert_eq!(route(Some(&isolated), Ipv4Addr::new(10, 0, 1, 9)), Route::None);
+    }
+}

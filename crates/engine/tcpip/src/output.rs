@@ -1,0 +1,201 @@
+//! Packets on their way out: what they are, how they are cut into fragments, how they are queued.
+
+use crate::config::MacAddress;
+use crate::secret::{Key, Keys, Purpose};
+use crate::wire::ethernet;
+use crate::wire::ipv4::{self, Header};
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+
+/// Where the payload of an IPv4 packet without options starts in a frame.
+pub(crate) const PAYLOAD_START: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+
+/// Time to live of what we send (RFC 1700's default).
+pub(crate) const TIME_TO_LIVE: u8 = 64;
+
+/// A datagram: complete, checksums included, but for the choice of a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Packet {
+    pub(crate) header: Header,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Packet {
+    /// Writes the datagram, or the fragment of it that begins at byte `offset` of the payload, as a
+    /// frame into `buffer`, which has `14 + mtu` bytes at least. Returns the frame's length and, if
+    /// there is more, the offset at which it begins.
+    pub(crate) fn write(
+        &self,
+        from: MacAddress,
+        to: MacAddress,
+        mtu: usize,
+        offset: usize,
+        buffer: &mut [u8],
+    ) -> (usize, Option<usize>) {
+        let rest = self.payload.get(offset..).unwrap_or_default();
+        let room = mtu - ipv4::HEADER_LEN;
+        // RFC 791 §3.2: all fragments but the last carry a multiple of 8 bytes.
+        let len = if rest.len() <= room { rest.len() } else { room & !7 };
+        let more = len < rest.len();
+        let (header, payload) = buffer.split_at_mut(PAYLOAD_START);
+        header[..ethernet::HEADER_LEN].copy_from_slice(&ethernet::header(
+            to,
+            from,
+            ethernet::TYPE_IPV4,
+        ));
+        header[ethernet::HEADER_LEN..]
+            .copy_from_slice(&self.header.to_fragment_bytes(len, offset, more));
+        payload[..len].copy_from_slice(&rest[..len]);
+        (PAYLOAD_START + len, more.then_some(offset + len))
+    }
+}
+
+/// Packets that wait, bounded in bytes.
+#[derive(Default)]
+pub(crate) struct Queue {
+    packets: VecDeque<Packet>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// What a waiting packet costs beside its payload, in bytes.
+const PACKET_OVERHEAD: usize = 64;
+
+impl Queue {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Queue { packets: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    /// Adds a packet; false if there is no room for it.
+    #[must_use]
+    pub(crate) fn push(&mut self, packet: Packet) -> bool {
+        let cost = packet.payload.len() + PACKET_OVERHEAD;
+        if self.bytes + cost > self.bytes_max {
+            return false;
+        }
+        self.bytes += cost;
+        self.packets.push_back(packet);
+        true
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Packet> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.payload.len() + PACKET_OVERHEAD;
+        Some(packet)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.packets.clear();
+        self.bytes = 0;
+    }
+}
+
+/// Number of counters of identifications.
+const COUNTERS: usize = 256;
+
+/// Identifications of datagrams that may be fragmented: a counter for each group of destinations,
+/// with a keyed offset for each destination, so that two destinations say nothing of each other
+/// and a datagram's successor does not share its identification (RFC 7739 §5.3, RFC 6864 §4.3).
+pub(crate) struct Identifications {
+    key: Key,
+    counters: [u16; COUNTERS],
+}
+
+impl Identifications {
+    pub(crate) fn new(keys: &Keys) -> Self {
+        Identifications { key: keys.key(Purpose::Ipv4Identification), counters: [0; COUNTERS] }
+    }
+
+    /// The identification of the next datagram from `source` to `destination`.
+    pub(crate) fn next(&mut self, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> u16 {
+        let hash = self.key.prf(&(source, destination, protocol));
+        let counter = &mut self.counters[(hash >> 16) as usize % COUNTERS];
+        *counter = counter.wrapping_add(1);
+        (hash as u16).wrapping_add(*counter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+
+    fn packet(payload: Vec<u8>) -> Packet {
+        let header = Header {
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            destination: Ipv4Addr::new(10, 0, 0, 2),
+            protocol: 17,
+            time_to_live: 64,
+            identification: 7,
+            dont_fragment: false,
+        };
+        Packet { header, payload }
+    }
+
+    #[test]
+    fn identifications_differ_from_datagram_to_datagram_and_between_destinations() {
+        let mut ids = Identifications::new(&Keys::new([1; 32]));
+        let of = |ids: &mut Identifications, last| {
+            let source = Ipv4Addr::new(10, 0, 0, 1);
+            ids.next(source, Ipv4Addr::new(10, 0, 0, last), 17)
+        };
+        let first: Vec<u16> = (0..1000).map(|_| of(&mut ids, 2)).collect();
+        let distinct: std::collections::HashSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), 1000);
+        let starts: std::collections::HashSet<u16> =
+            (3..53).map(|last| of(&mut ids, last)).collect();
+        let spread = starts.iter().max().unwrap() - starts.iter().min().unwrap();
+        assert!(spread > 20_000, "{spread}");
+    }
+
+    #[test]
+    fn a_queue_refuses_what_exceeds_its_bytes() {
+        let mut queue = Queue::new(1000);
+        assert!(queue.push(packet(vec![0; 800])));
+        assert!(!queue.push(packet(vec![0; 800])));
+        assert!(queue.pop().is_some());
+        assert!(queue.push(packet(vec![0; 936])));
+        assert!(!queue.push(packet(vec![])));
+        queue.clear();
+        assert!(queue.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn an_independent_reader_gets_the_bytes_of_the_fragments_back(
+            mtu in 68usize..1500, len in 0usize..9000,
+        ) {
+            let payload: Vec<u8> = (0..len).map(|at| (at * 7 + at / 251) as u8).collect();
+            let packet = packet(payload.clone());
+            let mut buffer = vec![0; 14 + mtu];
+            let (mut whole, mut offset) = (vec![None; len], 0);
+            let end = loop {
+                let (frame_len, next) = packet.write(MAC, MAC, mtu, offset, &mut buffer);
+                prop_assert!(frame_len <= 14 + mtu);
+                let read = ipv4::Packet::parse(&buffer[14..frame_len]).unwrap();
+                prop_assert!(read.checksum_is_valid());
+                prop_assert_eq!(read.identification(), 7);
+                prop_assert_eq!(read.fragment_offset(), offset);
+                prop_assert_eq!(read.more_fragments(), next.is_some());
+                for (at, byte) in read.payload().iter().enumerate() {
+                    prop_assert!(whole[offset + at].replace(*byte).is_none());
+                }
+                let Some(next) = next else { break offset + read.payload().len() };
+                prop_assert_eq!(read.payload().len() % 8, 0);
+                offset = next;
+            };
+            prop_assert_eq!(end, len);
+            prop_assert_eq!(whole.into_iter().map(Option::unwrap).collect::<Vec<u8>>(), payload);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The Internet checksum (RFC 1071): the complement of the one's complement sum of 16-bit words.
+//!
+//! It is the one thing that the stack does to every byte of every segment when the device does not,
+//! so it takes eight bytes at a time: the sum is the same whatever the width of the words, as long
+//! as all carries come back in at the end (§2(C)), and the same in either byte order up to a swap
+//! of the result (§2(B)).
+
+use std::net::Ipv4Addr;
+
+/// A sum in progress over bytes that come in pieces of any length.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
+    /// One's complement sum so far, of big-endian words; at most 16 bits.
+    folded: u16,
+    /// The bytes so far are of an odd number: the next one is the low half of a word.
+    odd: bool,
+}
+
+/// The one's complement sum of two 16-bit numbers.
+fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u16::from(carry)
+}
+
+/// The one's complement sum of `bytes` as big-endian words, padded with a zero byte.
+fn sum_words(bytes: &[u8]) -> u16 {
+    // A sum of 2^64 words of 64 bits fits into 128, so that no carry is lost.
+    let mut wide: u128 = 0;
+    let mut blocks = bytes.chunks_exact(32);
+    for block in &mut blocks {
+        for word in block.chunks_exact(8) {
+            wide += u128::from(native(word));
+        }
+    }
+    let mut words = blocks.remainder().chunks_exact(8);
+    for word in &mut words {
+        wide += u128::from(native(word));
+    }
+    let rest = words.remainder();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    wide += u128::from(u64::from_ne_bytes(last));
+
+    // Fold 128 bits to 16: the sum modulo 2^16 - 1, never 0 for a sum that is not 0.
+    let mut sum = (wide >> 64) + (wide & u128::from(u64::MAX));
+    sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let mut sum = ((sum >> 32) + (sum & 0xffff_ffff)) as u64;
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    u16::from_be(sum as u16)
+}
+
+/// Eight bytes as a number in the machine's order.
+fn native(word: &[u8]) -> u64 {
+    <[u8; 8]>::try_from(word).map_or(0, u64::from_ne_bytes)
+}
+
+impl Sum {
+    /// The sum of the pseudo-header of TCP and UDP over IPv4 (RFC 9293 §3.1).
+    pub(crate) fn of_pseudo_header(
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        protocol: u8,
+        len: usize,
+    ) -> Sum {
+        let (source, destination) = (source.to_bits(), destination.to_bits());
+        let mut wide = u64::from(source) + u64::from(destination);
+        wide += u64::from(protocol) + (len as u64 & 0xffff);
+        let mut folded = wide;
+        while folded > 0xffff {
+            folded = (folded >> 16) + (folded & 0xffff);
+        }
+        Sum { folded: folded as u16, odd: false }
+    }
+
+    /// The sum with `bytes` appended.
+    #[must_use]
+    pub(crate) fn then(self, bytes: &[u8]) -> Sum {
+        let piece = sum_words(bytes);
+        let piece = if self.odd { piece.swap_bytes() } else { piece };
+        Sum { folded: add(self.folded, piece), odd: self.odd ^ (bytes.len() % 2 == 1) }
+    }
+
+    /// The sum itself: what a device that finishes the checksum expects in the field.
+    pub(crate) const fn partial(self) -> u16 {
+        self.folded
+    }
+
+    /// The checksum: the sum's complement.
+    pub(crate) const fn finish(self) -> u16 {
+        !self.folded
+    }
+
+    /// True if the bytes contain their own correct checksum.
+    pub(crate) const fn is_valid(self) -> bool {
+        self.folded == 0xffff
+    }
+}
+
+/// The checksum of `bytes`.
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    Sum::default().then(bytes).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition, word by word.
+    fn naive(bytes: &[u8]) -> u16 {
+        let mut sum: u32 = 0;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        !(sum as u16)
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071_section_3() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::default().then(&bytes).partial(), 0xddf2);
+    }
+
+    #[test]
+    fn more_than_64_kib_of_ones_overflow_nothing() {
+        for len in [65_534, 65_535, 65_536, 131_071, 200_000] {
+            let bytes = vec![0xff; len];
+            assert_eq!(checksum(&bytes), naive(&bytes), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_definition_however_the_bytes_are_split(
+            bytes in proptest::collection::vec(any::<u8>(), 0..3000),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..5),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut sum = Sum::default();
+            let mut from = 0;
+            for cut in cuts {
+                sum = sum.then(&bytes[from..cut]);
+                from = cut;
+            }
+            sum = sum.then(&bytes[from..]);
+            prop_assert_eq!(sum.finish(), naive(&bytes));
+        }
+
+        #[test]
+        fn the_pseudo_header_counts_as_its_bytes(
+            source: u32, destination: u32, protocol: u8, len in 0usize..65_536,
+        ) {
+            let (source, destination) = (Ipv4Addr::from_bits(source), Ipv4Addr::from_bits(destination));
+            let mut bytes = Vec::new();
+            bytes.extend(source.octets());
+            bytes.extend(destination.octets());
+            bytes.extend([0, protocol]);
+            bytes.extend((len as u16).to_be_bytes());
+            let sum = Sum::of_pseudo_header(source, destination, protocol, len);
+            prop_assert_eq!(sum.finish(), naive(&bytes));
+        }
+    }
+}
