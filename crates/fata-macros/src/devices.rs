@@ -139,7 +139,7 @@ fn refuse_duplicates(entries: &[Entry<'_>]) -> syn::Result<()> {
         let device = matches!(entry.kind, Kind::Device);
         if device && entry.name.len() > 20 {
             return Err(syn::Error::new(
-                entry.field.span(),
+                entry.field.ident.span(),
                 "a device's name has at most 20 bytes, which is what a virtio serial holds: give it \
                  a shorter one with #[fata(name = \"…\")]",
             ));
@@ -147,7 +147,7 @@ fn refuse_duplicates(entries: &[Entry<'_>]) -> syn::Result<()> {
         if seen.insert((device, entry.name.clone()), ()).is_some() {
             let what = if device { "devices" } else { "arguments" };
             return Err(syn::Error::new(
-                entry.field.span(),
+                entry.field.ident.span(),
                 format!("two {what} have the name `{}`", entry.name),
             ));
         }

@@ -10,8 +10,7 @@ pub fn text(stack: &Stack) -> String {
         let _ = writeln!(out, "fata_memory_total_bytes {}", memory.total_bytes);
         let _ = writeln!(out, "fata_memory_used_bytes {}", memory.used_bytes);
     }
-    // On the host's sockets the host counts.
-    for (name, value) in stack.counters().iter().flat_map(|counters| counters.iter()) {
+    for (name, value) in stack.counters().iter() {
         let _ = writeln!(out, "fata_net_{name} {value}");
     }
     out

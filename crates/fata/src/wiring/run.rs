@@ -3,7 +3,6 @@
 use super::arguments::{Arguments, WiringError};
 use super::spec::{Devices, Program};
 use super::{Wiring, help, target};
-use std::future::Future;
 use std::process::{ExitCode, Termination};
 
 /// Exit code of a program whose command line is wrong (as clap's).
