@@ -1,0 +1,190 @@
+//! The processor's instructions that Rust has no word for.
+//!
+//! Each function is one instruction, or the few that must not be separated.
+
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
+
+/// Writes a byte to an I/O port.
+///
+/// # Safety
+/// The write must not make a device touch memory that it was not given.
+pub(crate) unsafe fn out_u8(port: u16, value: u8) {
+    // SAFETY: the caller answers for what the device does; the instruction touches no memory.
+    unsafe {
+        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
+    }
+}
+
+/// Writes two bytes to an I/O port.
+///
+/// # Safety
+/// As for [`out_u8`].
+pub(crate) unsafe fn out_u16(port: u16, value: u16) {
+    // SAFETY: as for `out_u8`.
+    unsafe {
+        asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags))
+    }
+}
+
+/// Writes four bytes to an I/O port.
+///
+/// # Safety
+/// As for [`out_u8`].
+pub(crate) unsafe fn out_u32(port: u16, value: u32) {
+    // SAFETY: as for `out_u8`.
+    unsafe {
+        asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags))
+    }
+}
+
+/// Reads a byte from an I/O port.
+///
+/// # Safety
+/// As for [`out_u8`]: reading a port can have effects too.
+pub(crate) unsafe fn in_u8(port: u16) -> u8 {
+    let value;
+    // SAFETY: as for `out_u8`.
+    unsafe {
+        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
+    }
+    value
+}
+
+/// Reads two bytes from an I/O port.
+///
+/// # Safety
+/// As for [`in_u8`].
+pub(crate) unsafe fn in_u16(port: u16) -> u16 {
+    let value;
+    // SAFETY: as for `out_u8`.
+    unsafe {
+        asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack, preserves_flags))
+    }
+    value
+}
+
+/// Reads four bytes from an I/O port.
+///
+/// # Safety
+/// As for [`in_u8`].
+pub(crate) unsafe fn in_u32(port: u16) -> u32 {
+    let value;
+    // SAFETY: as for `out_u8`.
+    unsafe {
+        asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags))
+    }
+    value
+}
+
+/// Reads a model-specific register.
+///
+/// # Safety
+/// The processor must have the register, else it faults.
+pub(crate) unsafe fn read_msr(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the caller knows that the register exists; reading it touches no memory.
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Writes a model-specific register.
+///
+/// # Safety
+/// The processor must have the register, and what the value switches on must be sound.
+pub(crate) unsafe fn write_msr(register: u32, value: u64) {
+    let (low, high) = (value as u32, (value >> 32) as u32);
+    // SAFETY: the caller answers for the effect. Not `nomem`: some registers change what memory is.
+    unsafe {
+        asm!("wrmsr", in("ecx") register, in("eax") low, in("edx") high,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// `CPUID`, subleaf 0.
+pub(crate) fn cpuid(leaf: u32) -> CpuidResult {
+    __cpuid(leaf)
+}
+
+/// `CPUID` with a subleaf.
+pub(crate) fn cpuid_count(leaf: u32, subleaf: u32) -> CpuidResult {
+    __cpuid_count(leaf, subleaf)
+}
+
+/// The time-stamp counter, not read before what stands before it (Intel SDM volume 2, RDTSC).
+pub(crate) fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has both instructions, and neither touches memory.
+    unsafe {
+        core::arch::x86_64::_mm_lfence();
+        core::arch::x86_64::_rdtsc()
+    }
+}
+
+/// The address whose access faulted last.
+pub(crate) fn fault_address() -> u64 {
+    let address;
+    // SAFETY: reading CR2 has no effect.
+    unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) }
+    address
+}
+
+/// The current frame pointer.
+#[inline(always)]
+pub(crate) fn frame_pointer() -> u64 {
+    let pointer;
+    // SAFETY: reading a register has no effect.
+    unsafe { asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) }
+    pointer
+}
+
+/// Stops for ever, interrupts off.
+pub(crate) fn stop() -> ! {
+    loop {
+        // SAFETY: nothing runs after this on purpose.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
+    }
+}
+
+/// Lets the interrupts that are pending be taken, and no other: they are off before and after.
+pub(crate) fn take_pending_interrupts() {
+    // SAFETY: handlers run on stacks of their own and touch only the table of pending vectors (see
+    // `traps`); not `nomem`, because that table is memory. `sti` takes effect after the next
+    // instruction, hence the `nop`.
+    unsafe { asm!("sti", "nop", "cli", options(nostack)) }
+}
+
+/// Sleeps until an interrupt, takes it, and returns with interrupts off.
+///
+/// `sti` holds interrupts back for one instruction, so one that became pending at any time before
+/// ends the `hlt` at once (Intel SDM volume 2, STI): there is no gap in which it could be lost.
+pub(crate) fn sleep_until_interrupt() {
+    // SAFETY: as for `take_pending_interrupts`.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
+}
+
+/// Lets the program use AVX, where the processor has it: `ring` and others choose their code by it.
+/// Also switches on what else costs nothing and guards something.
+pub(crate) fn enable_features() {
+    let features = cpuid(1);
+    const XSAVE: u32 = 1 << 26;
+    const AVX: u32 = 1 << 28;
+    if features.ecx & (XSAVE | AVX) != XSAVE | AVX {
+        return;
+    }
+    // x87, SSE, AVX, and the AVX-512 states when all three are there (Intel SDM volume 1, 13.3).
+    let supported = cpuid_count(0xd, 0);
+    let mut wanted = 0b111;
+    if supported.eax & 0xe0 == 0xe0 {
+        wanted |= 0xe0;
+    }
+    // SAFETY: the processor says that it has XSAVE, and that these states may be enabled. Nothing
+    // saves them: there is one context, and handlers do not touch vector registers.
+    unsafe {
+        asm!("mov rax, cr4", "or rax, 0x40000", "mov cr4, rax", out("rax") _, options(nomem, nostack));
+        asm!("xsetbv", in("ecx") 0, in("eax") supported.eax & wanted, in("edx") 0,
+            options(nomem, nostack));
+    }
+}

@@ -1,0 +1,54 @@
+//! Doing nothing, well: the processor halts until an interrupt or a deadline.
+//!
+//! The program sleeps when its only thread waits for a futex word to change (tokio's park point, a
+//! `thread::sleep`, a contended lock). Only the waker of a device's line can then change it, so the
+//! loop here is: deliver interrupts, look at the word, look at the clock, sleep. Interrupts are off
+//! between the look and the sleep, and `sti; hlt` lets none slip through between them, so no wake-up
+//! is lost; and whatever woke the processor, the word and the clock decide.
+
+use super::{apic, cpu, time, vectors};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+static TIMES_IDLE: AtomicU64 = AtomicU64::new(0);
+
+/// Takes the interrupts that are pending and wakes the lines that they belong to. True if there were
+/// any. Cheap when there are none: a few instructions, no exit to the hypervisor.
+pub fn deliver_interrupts() -> bool {
+    cpu::take_pending_interrupts();
+    vectors::deliver()
+}
+
+/// How often the machine has gone to sleep since it started.
+pub fn times_idle() -> u64 {
+    TIMES_IDLE.load(Ordering::Relaxed)
+}
+
+/// Why [`sleep_while`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The condition holds no longer.
+    Changed,
+    /// The deadline has passed.
+    Deadline,
+}
+
+/// Sleeps as long as `unchanged` says so, and at most until the monotonic time `deadline_nanos`.
+/// Without either end the machine sleeps for ever, as a program does that waits for nothing.
+pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
+    loop {
+        deliver_interrupts();
+        if !unchanged() {
+            return Woken::Changed;
+        }
+        let armed = match deadline_nanos {
+            Some(deadline) if time::monotonic_nanos() >= deadline => return Woken::Deadline,
+            Some(deadline) => Some(time::arm(deadline)),
+            None => None,
+        };
+        TIMES_IDLE.fetch_add(1, Ordering::Relaxed);
+        cpu::sleep_until_interrupt();
+        if let Some(timer) = armed {
+            apic::disarm(timer);
+        }
+    }
+}
