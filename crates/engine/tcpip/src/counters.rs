@@ -159,4 +159,88 @@ counters! {
 
     /// TCP segments whose checksum is wrong.
     dropped_tcp_checksum,
+    /// TCP segments received, those with a wrong checksum not counted.
+    tcp_segments_received,
+    /// TCP segments sent.
+    tcp_segments_sent,
+    /// TCP segments cut short, or with a port or a header length that is impossible.
+    dropped_tcp_malformed,
+    /// TCP segments to a port that nobody listens on, or of no connection to one that somebody does.
+    dropped_tcp_no_port,
+    /// TCP segments for a listener with flags that open nothing.
+    dropped_tcp_flags,
+    /// RSTs, SYN-ACKs and ACKs of no connection dropped because too many wait for the device.
+    dropped_tcp_reply_queue,
+    /// RSTs and ACKs of no connection that the limit kept back.
+    tcp_replies_limited,
+    /// Payloads dropped because their connection, or all together, hold too much.
+    dropped_tcp_no_room,
+    /// Connections opened by us.
+    tcp_opened_active,
+    /// Connections opened by peers, handshake complete.
+    tcp_opened_passive,
+    /// SYNs, completed handshakes and `tcp_connect`s refused because there are too many connections.
+    tcp_connections_refused,
+    /// Completed handshakes that had to wait because their listener's queue was full.
+    tcp_accept_queue_full,
+    /// SYNs that came again.
+    tcp_duplicate_syns,
+    /// SYNs answered with a cookie.
+    tcp_cookies_sent,
+    /// Connections opened with a cookie.
+    tcp_cookies_accepted,
+    /// Handshakes given up because the client's ACK did not come.
+    tcp_half_open_timeouts,
+    /// Connections reset by us.
+    tcp_aborted,
+    /// RSTs received and obeyed.
+    tcp_resets_received,
+    /// Connections given up because the peer did not answer.
+    tcp_timeouts,
+    /// Connections reset because memory ran short.
+    tcp_reset_for_memory,
+    /// Connections reset because data came after the program had released them.
+    tcp_data_after_release,
+    /// Segments sent again.
+    tcp_retransmits,
+    /// Expiries of the retransmission timer.
+    tcp_retransmit_timeouts,
+    /// Fast retransmits.
+    tcp_fast_retransmits,
+    /// Partial ACKs in fast recovery.
+    tcp_partial_acks,
+    /// Probes of closed windows and of silent peers sent.
+    tcp_probes_sent,
+    /// Segments sent with nothing but an ACK.
+    tcp_pure_acks_sent,
+    /// Segments that arrived out of order.
+    tcp_out_of_order,
+    /// Segments outside of the receive window.
+    tcp_unacceptable,
+    /// Segments dropped because their timestamp is old (PAWS).
+    tcp_timestamp_old,
+    /// Segments dropped because they lack the timestamp that was agreed on.
+    tcp_timestamp_missing,
+    /// Challenge ACKs sent (RFC 5961).
+    tcp_challenges_sent,
+    /// Challenge ACKs, and answers to segments outside of the window, that the limit kept back.
+    tcp_challenges_limited,
+    /// Connections whose segments became smaller because of an ICMP error.
+    tcp_path_mtu_lowered,
+    /// TIME-WAIT entries that went early because there were too many.
+    tcp_time_wait_evicted,
+    /// TIME-WAIT entries that a new connection took the place of (RFC 6191).
+    tcp_time_wait_reused,
+    /// Connections, now: from the handshake's end until nothing of them is left but TIME-WAIT.
+    tcp_connections,
+    /// Passive handshakes that wait for the client's ACK, now.
+    tcp_half_open,
+    /// TIME-WAIT entries, now.
+    tcp_time_wait,
+    /// Listening sockets, now.
+    tcp_listeners,
+    /// Bytes of memory in the buffers of all connections, now.
+    tcp_buffered_bytes,
+    /// Ranges of out-of-order data of all connections, now.
+    tcp_out_of_order_ranges,
 }

@@ -204,10 +204,10 @@ impl Engine {
     }
 
     /// Stops using the address: everything that is bound to it ends (RFC 2131 §4.4.5).
-    fn lose_lease(&mut self, _now: Instant) {
+    fn lose_lease(&mut self, now: Instant) {
         let Some(lease) = self.lease.take() else { return };
         let address = IpAddr::V4(lease.address);
-        self.tcp.handle_address_lost(address);
+        self.tcp.handle_address_lost(now, address);
         self.udp.handle_address_lost(address, &mut self.events);
         self.neighbours.clear();
         self.reassembly.clear();

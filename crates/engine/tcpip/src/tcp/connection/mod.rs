@@ -1,0 +1,660 @@
+//! One connection: the transmission control block of RFC 9293 §3.3.1 and what the program may do
+//! to it.
+//!
+//! What arrives is handled in `input.rs`, what leaves is made in `output.rs`, what is due happens
+//! in `timeout.rs`. None of them knows of tables: after each call the façade ([`super::Tcp`]) looks
+//! at what has changed and keeps demultiplexer, timers, ready list and events in step, in one place
+//! ([`super::Tcp::settle`]).
+//!
+//! Half-open passive connections and those in TIME-WAIT are not here: they have smaller
+//! representations ([`super::half_open`], [`super::time_wait`]).
+
+mod input;
+mod output;
+mod timeout;
+
+use crate::error::{TcpError, Unreachable};
+use crate::icmp::IcmpError;
+use crate::socket::{Keepalive, ListenerId, TcpStatus};
+use crate::tcp::congestion::{Congestion, NewReno};
+use crate::tcp::memory::Ring;
+use crate::tcp::receive_buffer::ReceiveBuffer;
+use crate::tcp::reply::reset_header;
+use crate::tcp::rtt::Rtt;
+use crate::tcp::send_buffer::SendBuffer;
+use crate::tcp::timers::NEVER;
+use crate::tcp::{Seq, Shared, Tuple};
+use crate::time::Instant;
+use crate::wire::tcp::{Options, TIMESTAMPS_LEN};
+use core::time::Duration;
+
+/// The states of RFC 9293 §3.3.2 in which a whole connection exists. A connection gets to
+/// `TimeWait` or `Closed` last; it then only keeps what the program has not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    SynSent,
+    /// By a simultaneous open only.
+    SynReceived,
+    Established,
+    FinWait1,
+    FinWait2,
+    CloseWait,
+    Closing,
+    LastAck,
+    TimeWait,
+    Closed,
+}
+
+/// Who holds the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The program, by its id.
+    Program,
+    /// A listener's queue: the program has not accepted it yet.
+    Queue(ListenerId),
+    /// Nobody: it was released, and closes by itself.
+    Nobody,
+}
+
+/// What the program should be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) connected: bool,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+/// What a passive handshake agreed on.
+pub(crate) struct Handshake {
+    pub(crate) tuple: Tuple,
+    pub(crate) hash: u32,
+    pub(crate) listener: ListenerId,
+    /// The number of our SYN and of the peer's.
+    pub(crate) iss: Seq,
+    pub(crate) irs: Seq,
+    /// The peer's MSS.
+    pub(crate) mss: u16,
+    /// The shift of the peer's window, if shifts were agreed on.
+    pub(crate) window_shift: Option<u8>,
+    /// The peer's clock, if timestamps were agreed on.
+    pub(crate) timestamp: Option<u32>,
+    /// Origin of our clock.
+    pub(crate) timestamp_offset: u32,
+    /// Window field of the SYN-ACK, in bytes.
+    pub(crate) receive_window: u32,
+    /// From SYN-ACK to ACK, if the SYN-ACK was sent once.
+    pub(crate) round_trip: Option<Duration>,
+    /// The SYN-ACK had to be sent again.
+    pub(crate) was_lost: bool,
+}
+
+/// A keepalive that is switched on. Boxed, because most connections have none.
+struct KeepaliveState {
+    config: Keepalive,
+    /// Probes sent since the peer was last heard.
+    probes_sent: u32,
+}
+
+/// The transmission control block.
+///
+/// Sequence numbers: `una <= next <= max`, and `max` is at most the end of the stream (the data in
+/// `send` and, once queued, FIN). After a timeout `next` goes back to `una` and `max` stays.
+pub(crate) struct Connection {
+    pub(crate) tuple: Tuple,
+    /// The tuple's hash in the demultiplexer.
+    pub(crate) hash: u32,
+    pub(crate) state: State,
+    pub(crate) owner: Owner,
+    /// In the demultiplexer: segments find it.
+    pub(crate) is_attached: bool,
+    /// In the ready list, once.
+    pub(crate) is_ready: bool,
+    pub(crate) changes: Changes,
+    /// Why the connection failed.
+    pub(crate) error: Option<TcpError>,
+    /// What ICMP last said; the reason if the connection then times out (RFC 9293 §3.9.2.2).
+    soft_error: Option<Unreachable>,
+
+    /// ISS.
+    iss: Seq,
+    /// SND.UNA.
+    una: Seq,
+    /// What is sent next; behind `max` while lost data is sent again.
+    next: Seq,
+    /// SND.NXT: the end of all that was ever sent.
+    max: Seq,
+    /// SND.WND in bytes.
+    window: u32,
+    /// The largest window that the peer ever offered.
+    window_max: u32,
+    /// SND.WL1, SND.WL2: the segment that `window` is from.
+    window_seq: Seq,
+    window_ack: Seq,
+    /// The shift of the peer's window field.
+    window_shift: u8,
+    /// The largest segment that may be sent, options included.
+    mss: u16,
+    send: SendBuffer,
+    /// The program has no more to write: FIN follows the data.
+    fin_queued: bool,
+    fin_acked: bool,
+    nodelay: bool,
+    /// The program was refused room in `send` and waits.
+    is_writer_waiting: bool,
+    /// The program was refused memory, and is in the list of those to tell when there is some.
+    pub(crate) is_starved: bool,
+
+    /// Send SYN or SYN-ACK.
+    syn_due: bool,
+    /// Send the segment at `una` again.
+    retransmit_due: bool,
+    /// Send a segment that asks the peer for an ACK: a window probe or a keepalive.
+    probe_due: bool,
+    /// Send what the window takes, however small (RFC 9293 §3.8.6.2.1, the override timeout).
+    override_due: bool,
+    /// The timer of the SYN has expired.
+    was_syn_lost: bool,
+
+    congestion: NewReno,
+    rtt: Rtt,
+    /// Consecutive duplicate ACKs.
+    duplicate_acks: u8,
+    /// In fast recovery until `recover` is acknowledged.
+    is_recovering: bool,
+    recover: Seq,
+    /// This recovery has seen a partial ACK.
+    had_partial_ack: bool,
+    /// Most bytes in flight in the round trip that ends with the ACK of `round_end`.
+    flight_peak: u32,
+    round_end: Seq,
+    /// The segment up to `timed_end` is timed since `timed_at`, unless that is [`NEVER`].
+    timed_end: Seq,
+    timed_at: Instant,
+    /// Window probes since the window closed.
+    probes: u8,
+    /// When something that takes sequence numbers was last sent.
+    sent_at: Instant,
+    /// Since when the peer owes an answer; the user timeout counts from here.
+    silent_since: Instant,
+    /// When bytes last moved, in either direction or to the program.
+    pub(crate) active_at: Instant,
+
+    receive: ReceiveBuffer,
+    /// The right edge of the window that was offered. Never goes back (RFC 9293 §3.8.6, SHLD-14).
+    edge: Seq,
+    /// The shift of our window field.
+    receive_shift: u8,
+    /// ACKs to send at once. More than one only if segments came out of order: the sender counts
+    /// the duplicates.
+    acks_due: u8,
+    /// Bytes that were received and not acknowledged.
+    unacknowledged: u32,
+    /// The peer's largest segment so far.
+    segment_max: u16,
+    last_ack_sent: Seq,
+
+    /// Timestamps were agreed on.
+    has_timestamps: bool,
+    timestamp_offset: u32,
+    /// TS.Recent and when it was taken.
+    timestamp_recent: u32,
+    timestamp_recent_at: Instant,
+
+    /// Challenge ACKs since `challenge_start` (RFC 5961 §7).
+    challenges: u8,
+    challenge_start: Instant,
+    /// When an unacceptable segment without data was last answered.
+    answered_at: Instant,
+
+    /// Retransmission timer while something is in flight, persist timer while not.
+    retransmit_at: Instant,
+    /// Delayed ACK.
+    ack_at: Instant,
+    keepalive_at: Instant,
+    /// The end of FIN-WAIT-2 for a connection that nobody holds.
+    linger_at: Instant,
+    keepalive: Option<Box<KeepaliveState>>,
+}
+
+/// The least MSS that we believe, in bytes: else a peer could make us send forty bytes of header
+/// for each byte of data (CVE-2019-11479). Every host can take 576-byte datagrams (RFC 1122
+/// §3.3.2), so nobody needs less.
+pub(crate) const PEER_MSS_MIN: u16 = 216;
+
+/// What a peer takes that does not say (RFC 9293 §3.7.1, MUST-15).
+pub(crate) const fn default_mss(tuple: &Tuple) -> u16 {
+    if tuple.remote.is_ipv4() { 536 } else { 1220 }
+}
+
+impl Connection {
+    /// A connection that this end opens (RFC 9293 §3.10.1).
+    pub(crate) fn open(
+        now: Instant,
+        tuple: Tuple,
+        hash: u32,
+        iss: Seq,
+        timestamp_offset: u32,
+        shared: &Shared,
+    ) -> Self {
+        let mss = shared.settings.mss(&tuple);
+        let mut connection = Connection::new(now, tuple, hash, iss, Seq(0), mss);
+        connection.timestamp_offset = timestamp_offset;
+        connection.receive_shift = shared.settings.window_shift;
+        connection.syn_due = true;
+        connection
+    }
+
+    /// A connection that a peer has opened: the handshake is complete. Its last segment is yet to
+    /// be given to [`on_segment`](Self::on_segment).
+    pub(crate) fn accept(now: Instant, handshake: &Handshake, shared: &Shared) -> Self {
+        let (tuple, iss, irs) = (handshake.tuple, handshake.iss, handshake.irs);
+        let mss = shared.settings.mss(&tuple);
+        let mut connection = Connection::new(now, tuple, handshake.hash, iss, irs + 1, mss);
+        connection.owner = Owner::Queue(handshake.listener);
+        connection.timestamp_offset = handshake.timestamp_offset;
+        connection.receive_shift = shared.settings.window_shift;
+        connection.edge = irs + 1 + handshake.receive_window;
+        // Our SYN is acknowledged: that is what completed the handshake.
+        connection.una = iss + 1;
+        connection.next = iss + 1;
+        connection.max = iss + 1;
+        connection.take_options(
+            now,
+            &Options {
+                mss: Some(handshake.mss),
+                window_shift: handshake.window_shift,
+                sack_permitted: false,
+                timestamps: handshake
+                    .timestamp
+                    .map(|value| crate::wire::tcp::Timestamps { value, echo: 0 }),
+            },
+        );
+        connection.was_syn_lost = handshake.was_lost;
+        if let Some(round_trip) = handshake.round_trip {
+            connection.rtt.measure(round_trip);
+        }
+        connection.window_seq = irs;
+        connection.window_ack = iss;
+        connection.establish();
+        connection
+    }
+
+    fn new(now: Instant, tuple: Tuple, hash: u32, iss: Seq, receive_next: Seq, mss: u16) -> Self {
+        Connection {
+            tuple,
+            hash,
+            state: State::SynSent,
+            owner: Owner::Program,
+            is_attached: true,
+            is_ready: false,
+            changes: Changes::default(),
+            error: None,
+            soft_error: None,
+            iss,
+            una: iss,
+            next: iss,
+            max: iss,
+            window: 0,
+            window_max: 0,
+            window_seq: Seq(0),
+            window_ack: Seq(0),
+            window_shift: 0,
+            mss,
+            send: SendBuffer::default(),
+            fin_queued: false,
+            fin_acked: false,
+            nodelay: false,
+            is_writer_waiting: false,
+            is_starved: false,
+            syn_due: false,
+            retransmit_due: false,
+            probe_due: false,
+            override_due: false,
+            was_syn_lost: false,
+            congestion: NewReno::new(mss.into()),
+            rtt: Rtt::new(),
+            duplicate_acks: 0,
+            is_recovering: false,
+            recover: iss,
+            had_partial_ack: false,
+            flight_peak: 0,
+            round_end: iss,
+            timed_end: iss,
+            timed_at: NEVER,
+            probes: 0,
+            sent_at: now,
+            silent_since: now,
+            active_at: now,
+            receive: ReceiveBuffer::new(receive_next, Ring::default()),
+            edge: receive_next,
+            receive_shift: 0,
+            acks_due: 0,
+            unacknowledged: 0,
+            segment_max: 0,
+            last_ack_sent: receive_next,
+            has_timestamps: false,
+            timestamp_offset: 0,
+            timestamp_recent: 0,
+            timestamp_recent_at: now,
+            challenges: 0,
+            challenge_start: now,
+            answered_at: Instant::ZERO,
+            retransmit_at: NEVER,
+            ack_at: NEVER,
+            keepalive_at: NEVER,
+            linger_at: NEVER,
+            keepalive: None,
+        }
+    }
+
+    /// Takes what the peer's SYN says.
+    fn take_options(&mut self, now: Instant, options: &Options) {
+        let peer_mss = options.mss.unwrap_or(default_mss(&self.tuple)).max(PEER_MSS_MIN);
+        self.mss = self.mss.min(peer_mss);
+        // Either both shift or nobody does (RFC 7323 §2.2).
+        match options.window_shift {
+            Some(shift) => self.window_shift = shift,
+            None => self.receive_shift = 0,
+        }
+        if let Some(timestamps) = options.timestamps {
+            self.has_timestamps = true;
+            self.timestamp_recent = timestamps.value;
+            self.timestamp_recent_at = now;
+        }
+    }
+
+    /// Both SYNs are acknowledged: data may flow.
+    fn establish(&mut self) {
+        self.state = State::Established;
+        self.syn_due = false;
+        self.changes.connected = true;
+        self.changes.writable = true;
+        self.congestion = NewReno::new(self.payload_max());
+        self.recover = self.iss;
+        self.flight_peak = 0;
+        self.round_end = self.una;
+        if self.was_syn_lost {
+            self.rtt.syn_was_lost();
+            self.congestion.on_syn_loss(self.payload_max());
+        }
+    }
+
+    /// The largest payload of one segment.
+    fn payload_max(&self) -> u32 {
+        let options = if self.has_timestamps { TIMESTAMPS_LEN as u32 } else { 0 };
+        (u32::from(self.mss) - options).max(1)
+    }
+
+    /// The sequence number after the last byte that the program wrote.
+    fn data_end(&self) -> Seq {
+        let first = if self.una == self.iss { self.iss + 1 } else { self.una };
+        first + self.send.len()
+    }
+
+    /// The sequence number after all that there is to send, FIN included.
+    fn stream_end(&self) -> Seq {
+        if self.fin_acked { self.una } else { self.data_end() + u32::from(self.fin_queued) }
+    }
+
+    /// Bytes and flags in flight.
+    fn flight(&self) -> u32 {
+        self.max.since(self.una)
+    }
+
+    /// The handshake is complete and the connection is not gone.
+    pub(crate) const fn is_open(&self) -> bool {
+        !matches!(self.state, State::SynSent | State::SynReceived | State::TimeWait | State::Closed)
+    }
+
+    /// Nothing more will be sent or received.
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self.state, State::TimeWait | State::Closed)
+    }
+
+    /// Bytes of memory in its buffers.
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.send.capacity() + self.receive.capacity()
+    }
+
+    /// What stays of it in TIME-WAIT.
+    pub(crate) fn time_wait(&self) -> crate::tcp::time_wait::TimeWait {
+        crate::tcp::time_wait::TimeWait::new(
+            self.tuple,
+            self.hash,
+            self.max,
+            self.receive.acknowledge(),
+            self.has_timestamps.then_some((self.timestamp_offset, self.timestamp_recent)),
+        )
+    }
+
+    /// Whether an ACK is owed; asked when the connection enters TIME-WAIT.
+    pub(crate) const fn owes_ack(&self) -> bool {
+        self.acks_due > 0
+    }
+
+    /// See `Engine::tcp_status`.
+    pub(crate) fn status(&self, send_bytes: usize) -> TcpStatus {
+        match self.state {
+            _ if self.error.is_some() => TcpStatus::Failed(self.error.unwrap_or(TcpError::Reset)),
+            State::SynSent | State::SynReceived => TcpStatus::Connecting,
+            State::TimeWait | State::Closed if self.receive.unread() == 0 => TcpStatus::Closed,
+            _ => TcpStatus::Open {
+                readable: self.receive.unread() > 0 || self.receive.is_finished(),
+                writable: !self.fin_queued && (self.send.len() as usize) < send_bytes,
+            },
+        }
+    }
+
+    /// See `Engine::tcp_is_flushed`.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.error.is_none()
+            && !matches!(self.state, State::SynSent | State::SynReceived)
+            && self.una == self.stream_end()
+    }
+
+    /// See `Engine::tcp_read`.
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        out: &mut [u8],
+        shared: &mut Shared,
+    ) -> Result<Option<usize>, TcpError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if out.is_empty() {
+            return Ok(Some(0));
+        }
+        if self.receive.unread() > 0 {
+            let count = self.receive.read(out, &mut shared.memory);
+            self.active_at = now;
+            self.offer_window(shared);
+            return Ok(Some(count));
+        }
+        let at_end = self.receive.is_finished() || self.is_over();
+        Ok(at_end.then_some(0))
+    }
+
+    /// See `Engine::tcp_write`.
+    pub(crate) fn write(
+        &mut self,
+        now: Instant,
+        data: &[u8],
+        shared: &mut Shared,
+    ) -> Result<Option<usize>, TcpError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.fin_queued || self.is_over() {
+            return Err(TcpError::WriteShutDown);
+        }
+        if data.is_empty() {
+            return Ok(Some(0));
+        }
+        let count = self.send.append(data, shared.settings.send_bytes, &mut shared.memory);
+        if count > 0 {
+            self.active_at = now;
+        }
+        if count < data.len() {
+            self.is_writer_waiting = true;
+        }
+        Ok((count > 0).then_some(count))
+    }
+
+    /// A write was refused: whether for want of memory, and for the first time since there was some.
+    pub(crate) fn starve(&mut self, send_bytes: usize) -> bool {
+        let is_share_full = self.send.len() as usize >= send_bytes;
+        !is_share_full && !core::mem::replace(&mut self.is_starved, true)
+    }
+
+    /// See `Engine::tcp_shutdown`.
+    pub(crate) fn shutdown(&mut self) -> Result<(), TcpError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if !self.is_over() {
+            self.fin_queued = true;
+        }
+        Ok(())
+    }
+
+    /// See `Engine::tcp_release`.
+    pub(crate) fn release(&mut self, now: Instant, shared: &mut Shared) {
+        let has_unread = self.receive.unread() > 0;
+        self.owner = Owner::Nobody;
+        self.keepalive = None;
+        self.keepalive_at = NEVER;
+        match self.state {
+            State::TimeWait | State::Closed => self.receive.clear(&mut shared.memory),
+            // RFC 9293 §3.10.4: nothing was promised, nothing is to be told.
+            State::SynSent => self.end(None, shared),
+            // Data that was acknowledged and never read: the peer must not believe that it was
+            // (RFC 2525 §2.17). In SYN-RECEIVED the SYN still holds its place in the sequence.
+            State::SynReceived => self.abort(None, shared),
+            _ if has_unread => self.abort(None, shared),
+            _ => {
+                self.receive.clear(&mut shared.memory);
+                self.fin_queued = true;
+                self.silent_since = now;
+                self.limit_fin_wait_2(now, shared);
+            }
+        }
+    }
+
+    /// A released connection does not wait for the peer's FIN for ever (RFC 1122 §4.2.2.13).
+    fn limit_fin_wait_2(&mut self, now: Instant, shared: &Shared) {
+        if self.state == State::FinWait2 && self.owner == Owner::Nobody {
+            self.linger_at = now + shared.settings.fin_wait_2;
+        }
+    }
+
+    /// Ends the connection here and tells the peer by RST.
+    pub(crate) fn abort(&mut self, error: Option<TcpError>, shared: &mut Shared) {
+        if self.is_open() || self.state == State::SynReceived {
+            let header = reset_header(&self.tuple, self.max, Some(self.receive.acknowledge()));
+            shared.replies.push(self.tuple, header, &mut shared.counters);
+            shared.counters.tcp_aborted += 1;
+        }
+        self.end(error, shared);
+    }
+
+    /// Ends the connection here; the peer is told nothing.
+    pub(crate) fn end(&mut self, error: Option<TcpError>, shared: &mut Shared) {
+        if self.is_over() {
+            return;
+        }
+        self.state = State::Closed;
+        self.error = error;
+        self.send.clear(&mut shared.memory);
+        // "All segment queues should be flushed" (RFC 9293 §3.10.7.4, on RST).
+        if error.is_some() || self.owner == Owner::Nobody {
+            self.receive.clear(&mut shared.memory);
+        }
+        self.stop_timers();
+    }
+
+    /// Frees what the buffers hold.
+    pub(crate) fn clear(&mut self, shared: &mut Shared) {
+        self.send.clear(&mut shared.memory);
+        self.receive.clear(&mut shared.memory);
+    }
+
+    fn stop_timers(&mut self) {
+        self.retransmit_at = NEVER;
+        self.ack_at = NEVER;
+        self.keepalive_at = NEVER;
+        self.linger_at = NEVER;
+    }
+
+    /// See `Engine::tcp_set_nodelay`.
+    pub(crate) fn set_nodelay(&mut self, nodelay: bool) {
+        self.nodelay = nodelay;
+    }
+
+    /// See `Engine::tcp_set_keepalive`.
+    pub(crate) fn set_keepalive(&mut self, now: Instant, config: Option<Keepalive>) {
+        self.keepalive = config.map(|config| Box::new(KeepaliveState { config, probes_sent: 0 }));
+        self.keepalive_at = match config {
+            Some(config) if !self.is_over() => now + config.idle,
+            _ => NEVER,
+        };
+    }
+
+    /// An ICMP error about a segment of ours that starts at `sequence` (RFC 5927, RFC 9293
+    /// §3.9.2.2).
+    pub(crate) fn on_icmp_error(&mut self, error: IcmpError, sequence: Seq, shared: &mut Shared) {
+        // RFC 5927 §4.1: only about something that is in flight.
+        let is_in_flight = sequence.at_or_after(self.una) && sequence.before(self.max);
+        if !is_in_flight || self.is_over() {
+            shared.counters.dropped_icmp_unmatched += 1;
+            return;
+        }
+        let unreachable = match error {
+            IcmpError::FragmentationNeeded { mtu } => return self.lower_mss(mtu, shared),
+            IcmpError::NetworkUnreachable => Unreachable::Network,
+            IcmpError::HostUnreachable => Unreachable::Host,
+            IcmpError::NeighbourUnreachable => Unreachable::Neighbour,
+            IcmpError::ProtocolUnreachable => Unreachable::Protocol,
+            IcmpError::PortUnreachable => Unreachable::Port,
+            IcmpError::Prohibited => Unreachable::Prohibited,
+            IcmpError::TimeExceeded | IcmpError::ParameterProblem => return,
+        };
+        self.soft_error = Some(unreachable);
+        // Hard errors end a handshake, and nothing else: an attacker could forge them for a
+        // connection that lives (RFC 5927 §5.2).
+        let is_hard = matches!(
+            error,
+            IcmpError::PortUnreachable | IcmpError::ProtocolUnreachable | IcmpError::Prohibited
+        );
+        if is_hard && self.state == State::SynSent {
+            let error = match unreachable {
+                Unreachable::Port => TcpError::Refused,
+                other => TcpError::Unreachable(other),
+            };
+            self.end(Some(error), shared);
+        }
+    }
+
+    /// The path takes less than we thought (RFC 1191 §3.1, RFC 5927 §7.2).
+    fn lower_mss(&mut self, mtu: u16, shared: &mut Shared) {
+        // A router of before RFC 1191 names no size; 576 always was the next plateau for us.
+        let mtu = if mtu == 0 { 576 } else { mtu.max(PATH_MTU_MIN) };
+        let headers = if self.tuple.remote.is_ipv4() { 40 } else { 60 };
+        let mss = mtu - headers;
+        if mss >= self.mss {
+            return;
+        }
+        self.mss = mss;
+        shared.counters.tcp_path_mtu_lowered += 1;
+        if self.is_open() {
+            // What is in flight was lost to size, not to congestion: send it again at once.
+            self.next = self.una;
+            self.retransmit_due = true;
+            self.timed_at = NEVER;
+        }
+    }
+}
+
+/// The least path MTU that an ICMP error can lower to, in bytes: below it, forged errors would cost
+/// more than honest ones are worth. IP fragments what does not fit such a path.
+const PATH_MTU_MIN: u16 = 552;

@@ -1,0 +1,323 @@
+//! What a connection sends next, and the window that it offers.
+//!
+//! [`Connection::plan`] says what to send without changing anything; so "has something to send" and
+//! "sends it" cannot disagree. [`Connection::transmit`] writes it and commits.
+
+use super::{Connection, State};
+use crate::tcp::congestion::Congestion;
+use crate::tcp::isn::timestamp_clock;
+use crate::tcp::timers::NEVER;
+use crate::tcp::{Seq, Shared};
+use crate::time::Instant;
+use crate::wire::tcp::{Flags, Header, Options, Timestamps};
+
+/// While memory is short, a window opens no further than this, in bytes.
+const WINDOW_WHEN_SHORT: u32 = 4096;
+
+/// What is sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// SYN, or in SYN-RECEIVED SYN-ACK.
+    Syn,
+    /// `len` bytes from `sequence`, and FIN.
+    Data { sequence: Seq, len: u32, fin: bool },
+    /// A segment just below the window, which every peer answers.
+    Probe,
+    /// A pure ACK.
+    Ack,
+}
+
+impl Connection {
+    /// What is sent next, if anything.
+    pub(crate) fn plan(&self) -> Option<Plan> {
+        match self.state {
+            State::SynSent | State::SynReceived => {
+                let is_due =
+                    self.syn_due || (self.state == State::SynReceived && self.acks_due > 0);
+                is_due.then_some(Plan::Syn)
+            }
+            State::TimeWait | State::Closed => None,
+            _ => self
+                .plan_retransmission()
+                .or_else(|| self.plan_data())
+                .or_else(|| self.probe_due.then_some(Plan::Probe))
+                .or_else(|| (self.acks_due > 0).then_some(Plan::Ack)),
+        }
+    }
+
+    /// The first segment that is not acknowledged. Neither window counts: it takes the place of one
+    /// that is gone, and a peer that has closed its window answers it.
+    fn plan_retransmission(&self) -> Option<Plan> {
+        if !self.retransmit_due || self.una == self.max {
+            return None;
+        }
+        let data_end = self.data_end();
+        let len = data_end.since(self.una).min(self.payload_max()).min(self.max.since(self.una));
+        let end = self.una + len;
+        let fin = self.fin_queued && !self.fin_acked && end == data_end && self.max.after(end);
+        Some(Plan::Data { sequence: self.una, len, fin })
+    }
+
+    /// What follows, as far as both windows allow and silly window avoidance (RFC 9293
+    /// §3.8.6.2.1) and Nagle's algorithm (§3.7.4) see fit.
+    fn plan_data(&self) -> Option<Plan> {
+        let data_end = self.data_end();
+        let fin_unsent = self.fin_queued && !self.fin_acked && self.next.at_or_before(data_end);
+        let unsent = data_end.since(self.next);
+        if unsent == 0 && !fin_unsent {
+            return None;
+        }
+        let mss = self.payload_max();
+        let peer_room = (self.una + self.window).since(self.next);
+        let path_room = self.path_window().saturating_sub(self.next.since(self.una));
+        let len = unsent.min(mss).min(peer_room).min(path_room);
+        let is_all = len == unsent;
+        let fin = fin_unsent && is_all && peer_room > len && path_room > 0;
+        if len == 0 && !fin {
+            return None;
+        }
+        let is_idle = self.next == self.una;
+        let is_worthwhile = len == mss
+            || fin
+            // What was sent before is sent again in whatever pieces.
+            || self.next.before(self.max)
+            || (is_all && (is_idle || self.nodelay))
+            || len >= (self.window_max / 2).max(1)
+            || self.override_due;
+        is_worthwhile.then_some(Plan::Data { sequence: self.next, len, fin })
+    }
+
+    /// The congestion window; with limited transmit for the first two duplicate ACKs (RFC 3042).
+    fn path_window(&self) -> u32 {
+        let extra = match self.duplicate_acks {
+            1 | 2 if !self.is_recovering => u32::from(self.duplicate_acks) * self.payload_max(),
+            _ => 0,
+        };
+        self.congestion.window().saturating_add(extra)
+    }
+
+    /// Writes the next segment to the start of `buffer`, which has room for the largest; returns
+    /// its length, or `None` if there is nothing to send.
+    pub(crate) fn transmit(
+        &mut self,
+        now: Instant,
+        buffer: &mut [u8],
+        shared: &mut Shared,
+    ) -> Option<usize> {
+        self.restart_after_idle(now);
+        let plan = self.plan()?;
+        let len = match plan {
+            Plan::Syn => self.transmit_syn(now, buffer, shared),
+            Plan::Data { sequence, len, fin } => {
+                self.transmit_data(now, sequence, len, fin, buffer, shared)
+            }
+            Plan::Probe => {
+                self.probe_due = false;
+                shared.counters.tcp_probes_sent += 1;
+                // The peer may drop it without a look at its ACK: one that is owed stays owed.
+                self.acks_due = self.acks_due.max(u8::from(self.ack_at != NEVER));
+                let header = self.header(now, self.una - 1, Flags::ACK, shared);
+                header.emit(buffer)
+            }
+            Plan::Ack => {
+                let due = self.acks_due;
+                // SND.NXT, not where a retransmission has got to: the peer would take a number
+                // below its window for an old duplicate.
+                let header = self.header(now, self.max, Flags::ACK, shared);
+                self.acks_due = due - 1;
+                shared.counters.tcp_pure_acks_sent += 1;
+                header.emit(buffer)
+            }
+        };
+        Some(len)
+    }
+
+    /// After a pause the window says nothing about the path any more (RFC 5681 §4.1).
+    fn restart_after_idle(&mut self, now: Instant) {
+        if self.is_open()
+            && self.una == self.max
+            && now.saturating_since(self.sent_at) > self.rtt.timeout()
+        {
+            self.congestion.on_idle(self.payload_max());
+        }
+    }
+
+    fn transmit_syn(&mut self, now: Instant, buffer: &mut [u8], shared: &mut Shared) -> usize {
+        let is_answer = self.state == State::SynReceived;
+        let clock = timestamp_clock(self.timestamp_offset, now);
+        let header = Header {
+            source_port: self.tuple.local_port,
+            destination_port: self.tuple.remote_port,
+            sequence: self.iss,
+            acknowledgment: self.receive.acknowledge(),
+            flags: Flags::SYN.with_if(Flags::ACK, is_answer),
+            // Never scaled in a segment with SYN (RFC 7323 §2.2).
+            window: shared.settings.syn_window() as u16,
+            options: Options {
+                mss: Some(shared.settings.mss(&self.tuple)),
+                // An answer offers what was agreed on; the same each time (pitfall of a SYN that
+                // changes when it is sent again).
+                window_shift: (!is_answer || self.receive_shift > 0 || self.window_shift > 0)
+                    .then_some(shared.settings.window_shift),
+                sack_permitted: false,
+                timestamps: (!is_answer || self.has_timestamps)
+                    .then_some(Timestamps { value: clock, echo: self.timestamp_recent }),
+            },
+        };
+        self.syn_due = false;
+        self.acks_due = 0;
+        if self.max == self.iss {
+            self.max = self.iss + 1;
+            self.next = self.max;
+            self.timed_end = self.max;
+            self.timed_at = now;
+            self.silent_since = now;
+        }
+        if self.retransmit_at == NEVER {
+            self.arm_retransmit(now, shared);
+        }
+        self.sent_at = now;
+        header.emit(buffer)
+    }
+
+    fn transmit_data(
+        &mut self,
+        now: Instant,
+        sequence: Seq,
+        len: u32,
+        fin: bool,
+        buffer: &mut [u8],
+        shared: &mut Shared,
+    ) -> usize {
+        let data_end = self.data_end();
+        let end = sequence + len;
+        // PSH says that the program has written no more for now (RFC 9293 §3.9.1.2).
+        let flags =
+            Flags::ACK.with_if(Flags::PSH, len > 0 && end == data_end).with_if(Flags::FIN, fin);
+        // Data brings the ACK along, unless duplicates are owed: those count only without data.
+        let due = self.acks_due;
+        let header = self.header(now, sequence, flags, shared);
+        self.acks_due = if due > 1 { due } else { 0 };
+        let header_len = header.emit(buffer);
+        let payload = &mut buffer[header_len..header_len + len as usize];
+        self.send.copy(sequence.since(self.una), payload);
+        let end = end + u32::from(fin);
+        if sequence.before(self.max) {
+            // Karn's algorithm: what was sent twice cannot be timed.
+            self.timed_at = NEVER;
+            shared.counters.tcp_retransmits += 1;
+        } else if self.timed_at == NEVER {
+            self.timed_end = end;
+            self.timed_at = now;
+        }
+        if sequence == self.una {
+            self.retransmit_due = false;
+        }
+        if self.una == self.max {
+            // The timer was for window probes, if it was set.
+            self.silent_since = now;
+            self.retransmit_at = NEVER;
+        }
+        self.next = self.next.max(end);
+        self.max = self.max.max(end);
+        if self.retransmit_at == NEVER {
+            self.arm_retransmit(now, shared);
+        }
+        self.note_flight();
+        self.override_due = false;
+        self.probe_due = false;
+        self.sent_at = now;
+        if fin {
+            self.state = match self.state {
+                State::Established => State::FinWait1,
+                State::CloseWait => State::LastAck,
+                state => state,
+            };
+        }
+        header_len + len as usize
+    }
+
+    /// Keeps the peak of the bytes in flight, per round trip.
+    fn note_flight(&mut self) {
+        let flight = self.flight();
+        if self.una.at_or_after(self.round_end) || flight > self.flight_peak {
+            self.flight_peak = flight;
+            self.round_end = self.max;
+        }
+    }
+
+    /// The ACK of the peer's FIN that a connection leaves behind as it enters TIME-WAIT.
+    pub(crate) fn last_ack(&mut self, now: Instant, shared: &Shared) -> Header {
+        self.acks_due = 0;
+        self.header(now, self.max, Flags::ACK, shared)
+    }
+
+    /// The header of a segment with ACK. What it acknowledges counts as acknowledged.
+    fn header(&mut self, now: Instant, sequence: Seq, flags: Flags, shared: &Shared) -> Header {
+        let acknowledgment = self.receive.acknowledge();
+        let window = self.advertise(shared);
+        self.last_ack_sent = acknowledgment;
+        self.unacknowledged = 0;
+        self.ack_at = NEVER;
+        Header {
+            source_port: self.tuple.local_port,
+            destination_port: self.tuple.remote_port,
+            sequence,
+            acknowledgment,
+            flags,
+            window,
+            options: Options {
+                timestamps: self.has_timestamps.then(|| Timestamps {
+                    value: timestamp_clock(self.timestamp_offset, now),
+                    echo: self.timestamp_recent,
+                }),
+                ..Options::default()
+            },
+        }
+    }
+
+    /// The right edge that could be offered now, rounding included.
+    fn edge_possible(&self, shared: &Shared) -> Seq {
+        let next = self.receive.acknowledge();
+        let free = (shared.settings.receive_bytes as u32).saturating_sub(self.receive.unread());
+        // The field is rounded up, so that the edge never moves back; the room for that is kept.
+        let rounding = (1 << self.receive_shift) - 1;
+        let mut room = free.saturating_sub(rounding).min(65_535 << self.receive_shift);
+        if shared.memory.is_short() {
+            room = room.min(WINDOW_WHEN_SHORT.saturating_sub(self.receive.unread()));
+        }
+        self.edge.max(next + room)
+    }
+
+    /// The least by which the window opens (RFC 9293 §3.8.6.2.2).
+    fn opening_min(&self, shared: &Shared) -> u32 {
+        (shared.settings.receive_bytes as u32 / 2).min(self.mss.into())
+    }
+
+    /// The window field of the next segment; moves the right edge there.
+    fn advertise(&mut self, shared: &Shared) -> u16 {
+        let next = self.receive.acknowledge();
+        let possible = self.edge_possible(shared);
+        if possible.since(self.edge) >= self.opening_min(shared) {
+            self.edge = possible;
+        }
+        let window = self.edge.since(next);
+        let field = window.div_ceil(1 << self.receive_shift).min(65_535);
+        self.edge = self.edge.max(next + (field << self.receive_shift));
+        field as u16
+    }
+
+    /// The program has read: tells the peer if its window has become much larger, that is, at
+    /// least twice what it knows of (RFC 9293 §3.8.6.2.2).
+    pub(super) fn offer_window(&mut self, shared: &Shared) {
+        if self.receive.is_finished() || !self.is_open() {
+            return;
+        }
+        let next = self.receive.acknowledge();
+        let possible = self.edge_possible(shared);
+        let (known, now_free) = (self.edge.since(next), possible.since(next));
+        if possible.since(self.edge) >= self.opening_min(shared) && now_free >= 2 * known {
+            self.acks_due = self.acks_due.max(1);
+        }
+    }
+}

@@ -1,0 +1,723 @@
+//! TCP (RFC 9293): all connections of one interface.
+//!
+//! ```text
+//!  handle_segment ─► demux ─┬─► Connection ──┐        the whole state machine
+//!                           ├─► HalfOpen     ├─► settle ─► timers · ready list · events
+//!                           ├─► TimeWait     │
+//!                           └─► Listener / cookie / RST ─► replies
+//!  poll_transmit ◄─ replies, then one segment of each ready connection in turn
+//! ```
+//!
+//! The cost of a segment does not depend on the number of connections: one hash table finds its
+//! connection, one heap holds the deadlines that are set, one list holds the connections that have
+//! something to send. [`Tcp::settle`] alone keeps these in step with a connection after anything
+//! has happened to it, and alone ends it; so there is one owner and one exit.
+//!
+//! Not here yet, but with a place to go: SACK and RACK (`connection/input.rs` decides what is
+//! lost), CUBIC (behind [`congestion::Congestion`]), IPv6 (addresses are [`IpAddr`] throughout).
+
+mod arrival;
+mod congestion;
+mod connection;
+mod cookie;
+mod demux;
+mod half_open;
+mod isn;
+mod listener;
+mod memory;
+mod ports;
+mod receive_buffer;
+mod reply;
+mod rtt;
+mod send_buffer;
+mod seq;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod time_wait;
+mod timers;
+
+pub(crate) use demux::Tuple;
+pub(crate) use seq::Seq;
+
+use crate::config::Limits;
+use crate::counters::Counters;
+use crate::error::{ConnectError, ListenError, TcpError};
+use crate::event::{Event, Events};
+use crate::icmp::IcmpError;
+use crate::secret::{Keys, Purpose, Random};
+use crate::socket::{Accepted, Keepalive, ListenerId, TcpId, TcpStatus};
+use crate::time::Instant;
+use crate::wire::tcp::Quote;
+use connection::{Connection, Owner, State};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use demux::{Demux, Target};
+use half_open::HalfOpens;
+use listener::Listeners;
+use memory::Memory;
+use reply::Replies;
+use slab::Slab;
+use std::collections::VecDeque;
+use time_wait::TimeWaits;
+use timers::Timers;
+
+/// How long `tcp_connect` tries (RFC 9293 §3.8.3, MUST-23: at least 3 minutes).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// How long a peer may owe an answer: the user timeout of RFC 9293 §3.9.1.1, five minutes.
+const USER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long a released connection waits for the peer's FIN.
+const FIN_WAIT_2: Duration = Duration::from_secs(60);
+
+/// When memory is short, a connection through which no byte has moved for so long may have to go.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// How often, at most, such a connection is looked for: it takes a look at all of them.
+const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What every connection goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    mtu: usize,
+    receive_bytes: usize,
+    send_bytes: usize,
+    /// The shift of our window field: the least with which `receive_bytes` fits into it.
+    window_shift: u8,
+    out_of_order_ranges: usize,
+    connect_timeout: Duration,
+    user_timeout: Duration,
+    fin_wait_2: Duration,
+}
+
+impl Settings {
+    fn new(limits: &Limits, mtu: usize) -> Self {
+        let receive_bytes = limits.tcp_receive_bytes;
+        Settings {
+            mtu,
+            receive_bytes,
+            send_bytes: limits.tcp_send_bytes,
+            window_shift: (0..14).find(|shift| receive_bytes >> shift <= 65_535).unwrap_or(14),
+            out_of_order_ranges: limits.tcp_out_of_order_ranges,
+            connect_timeout: CONNECT_TIMEOUT,
+            user_timeout: USER_TIMEOUT,
+            fin_wait_2: FIN_WAIT_2,
+        }
+    }
+
+    /// The largest segment that the link takes (RFC 9293 §3.7.1): MTU without fixed headers.
+    fn mss(&self, tuple: &Tuple) -> u16 {
+        let headers = if tuple.remote.is_ipv4() { 40 } else { 60 };
+        self.mtu.saturating_sub(headers).clamp(1, 65_495) as u16
+    }
+
+    /// The window of a segment with SYN, in bytes: it cannot be scaled.
+    fn syn_window(&self) -> u32 {
+        self.receive_bytes.min(65_535) as u32
+    }
+}
+
+/// What connections share.
+pub(crate) struct Shared {
+    settings: Settings,
+    memory: Memory,
+    counters: Counters,
+    replies: Replies,
+}
+
+/// See the module.
+pub(crate) struct Tcp {
+    shared: Shared,
+    events: Events,
+    demux: Demux,
+    listeners: Listeners,
+    half_opens: HalfOpens,
+    /// Boxed, so that the table grows without moving them.
+    connections: Slab<Box<Connection>>,
+    time_waits: TimeWaits,
+    /// Deadlines of connections.
+    timers: Timers,
+    /// Connections with something to send, each once, in the order of their turns.
+    ready: VecDeque<u32>,
+    /// The next turn is a reply's, not a connection's.
+    is_reply_turn: bool,
+    /// Connections whose writers wait for memory, each once.
+    starved: VecDeque<TcpId>,
+    origins: isn::Origins,
+    cookies: cookie::Cookies,
+    ports: ports::Ports,
+    random: Random,
+    /// When memory was last short and a stalled connection was looked for.
+    relieved_at: Option<Instant>,
+    limits: TableLimits,
+}
+
+/// The limits on tables.
+struct TableLimits {
+    connections: usize,
+    half_open: usize,
+    time_wait: usize,
+    time_wait_duration: Duration,
+    listeners: usize,
+    accept_backlog: usize,
+}
+
+/// A segment that [`Tcp::poll_transmit`] wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentOut {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    /// Length in bytes, TCP header included.
+    pub(crate) len: usize,
+}
+
+impl Tcp {
+    /// TCP on a link whose IP packets have at most `mtu` bytes.
+    pub(crate) fn new(limits: &Limits, keys: Keys, mtu: usize) -> Tcp {
+        Tcp {
+            shared: Shared {
+                settings: Settings::new(limits, mtu),
+                memory: Memory::new(limits.tcp_total_bytes),
+                counters: Counters::default(),
+                replies: Replies::new(limits.tcp_resets_per_second),
+            },
+            events: Events::default(),
+            demux: Demux::new(keys.key(Purpose::TcpTable)),
+            listeners: Listeners::default(),
+            half_opens: HalfOpens::default(),
+            connections: Slab::new(),
+            time_waits: TimeWaits::new(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            is_reply_turn: true,
+            starved: VecDeque::new(),
+            origins: isn::Origins::new(&keys),
+            cookies: cookie::Cookies::new(&keys),
+            ports: ports::Ports::new(&keys),
+            random: keys.random(Purpose::TcpPort),
+            relieved_at: None,
+            limits: TableLimits {
+                connections: limits.tcp_connections,
+                half_open: limits.tcp_half_open,
+                time_wait: limits.tcp_time_wait,
+                time_wait_duration: limits.tcp_time_wait_duration,
+                listeners: limits.tcp_listeners,
+                accept_backlog: limits.tcp_accept_backlog,
+            },
+        }
+    }
+
+    /// See `Engine::tcp_listen`.
+    pub(crate) fn listen(
+        &mut self,
+        local: SocketAddr,
+        backlog: usize,
+    ) -> Result<ListenerId, ListenError> {
+        if local.is_ipv6() {
+            return Err(ListenError::Ipv6(local));
+        }
+        if self.listeners.len() >= self.limits.listeners {
+            return Err(ListenError::TooMany);
+        }
+        let backlog = backlog.clamp(1, self.limits.accept_backlog.max(1));
+        self.listeners.insert(local, backlog, self.random.next_u32())
+    }
+
+    /// See `Engine::tcp_listener_addr`.
+    pub(crate) fn listener_addr(&self, id: ListenerId) -> Option<SocketAddr> {
+        self.listeners.get(id).map(|listener| listener.local)
+    }
+
+    /// See `Engine::tcp_accept`.
+    pub(crate) fn accept(&mut self, _now: Instant, id: ListenerId) -> Option<Accepted> {
+        let connection_id = self.listeners.get_mut(id)?.queue.pop_front()?;
+        let connection = self.connections.get_mut(connection_id.index() as u32)?;
+        connection.owner = Owner::Program;
+        let (local, remote) = (connection.tuple.local_addr(), connection.tuple.remote_addr());
+        Some(Accepted { connection: connection_id, local, remote })
+    }
+
+    /// See `Engine::tcp_close_listener`.
+    pub(crate) fn close_listener(&mut self, now: Instant, id: ListenerId) {
+        let Some(listener) = self.listeners.remove(id) else { return };
+        for child in listener.queue {
+            self.end_connection(now, child.index() as u32, None);
+        }
+        let is_child = |entry: &half_open::HalfOpen| entry.listener == id;
+        let half_open: Vec<u32> = self
+            .half_opens
+            .iter()
+            .filter(|(_, entry)| is_child(entry))
+            .map(|(index, _)| index)
+            .collect();
+        for index in half_open {
+            if let Some(entry) = self.remove_half_open(index) {
+                let reset = reply::reset_header(&entry.tuple, entry.iss + 1, Some(entry.irs + 1));
+                self.shared.replies.push(entry.tuple, reset, &mut self.shared.counters);
+            }
+        }
+    }
+
+    /// See `Engine::tcp_connect`; `local` is the address of the interface that leads there.
+    pub(crate) fn connect(
+        &mut self,
+        now: Instant,
+        local: IpAddr,
+        remote: SocketAddr,
+    ) -> Result<TcpId, ConnectError> {
+        if remote.is_ipv6() || local.is_ipv6() {
+            return Err(ConnectError::Ipv6(remote));
+        }
+        let is_host = match remote.ip() {
+            IpAddr::V4(address) => {
+                !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()
+            }
+            IpAddr::V6(_) => false,
+        };
+        if !is_host || remote.port() == 0 {
+            return Err(ConnectError::BadAddress(remote));
+        }
+        if self.connections.len() >= self.limits.connections {
+            self.shared.counters.tcp_connections_refused += 1;
+            return Err(ConnectError::TooMany);
+        }
+        let tuple_from = |local_port| Tuple {
+            local,
+            remote: remote.ip(),
+            local_port,
+            remote_port: remote.port(),
+        };
+        let mut search = self.ports.search(local, remote);
+        let port = search.find(|&port| {
+            !self.listeners.has_port(port) && self.find(&tuple_from(port)).1.is_none()
+        });
+        self.ports.finish(search);
+        let tuple = tuple_from(port.ok_or(ConnectError::NoFreePort)?);
+        let hash = self.demux.hash(&tuple);
+        let iss = self.origins.sequence(&tuple, now);
+        let timestamp_offset = self.origins.timestamp(&tuple);
+        let connection = Connection::open(now, tuple, hash, iss, timestamp_offset, &self.shared);
+        let (index, generation) = self.connections.insert(Box::new(connection));
+        self.demux.insert(hash, Target::Connection(index));
+        self.shared.counters.tcp_opened_active += 1;
+        self.settle(now, index);
+        Ok(TcpId::new(index, generation))
+    }
+
+    /// The slot of a connection that the program holds.
+    fn held(&self, id: TcpId) -> Option<u32> {
+        let index = self.connections.check(id.index(), id.generation())?;
+        (self.connections.get(index)?.owner == Owner::Program).then_some(index)
+    }
+
+    fn held_connection(&self, id: TcpId) -> Option<&Connection> {
+        self.connections.get(self.held(id)?).map(Box::as_ref)
+    }
+
+    /// Lets `act` change a connection that the program holds, and settles what follows from it.
+    fn with_held<R>(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        act: impl FnOnce(&mut Connection, &mut Shared) -> R,
+    ) -> Result<R, TcpError> {
+        let index = self.held(id).ok_or(TcpError::Released)?;
+        let connection = self.connections.get_mut(index).ok_or(TcpError::Released)?;
+        let result = act(connection, &mut self.shared);
+        self.settle(now, index);
+        Ok(result)
+    }
+
+    /// See `Engine::tcp_status`.
+    pub(crate) fn status(&self, id: TcpId) -> TcpStatus {
+        self.held_connection(id).map_or(TcpStatus::Released, |connection| {
+            connection.status(self.shared.settings.send_bytes)
+        })
+    }
+
+    /// See `Engine::tcp_addresses`.
+    pub(crate) fn addresses(&self, id: TcpId) -> Option<(SocketAddr, SocketAddr)> {
+        let tuple = &self.held_connection(id)?.tuple;
+        Some((tuple.local_addr(), tuple.remote_addr()))
+    }
+
+    /// See `Engine::tcp_read`.
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        buffer: &mut [u8],
+    ) -> Result<Option<usize>, TcpError> {
+        self.with_held(now, id, |connection, shared| connection.read(now, buffer, shared))?
+    }
+
+    /// See `Engine::tcp_write`.
+    pub(crate) fn write(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        data: &[u8],
+    ) -> Result<Option<usize>, TcpError> {
+        let written =
+            self.with_held(now, id, |connection, shared| connection.write(now, data, shared))??;
+        // Refused for want of memory, not of room in the connection's share: nothing that happens
+        // to this connection will tell when to try again.
+        if written.is_none()
+            && let Some(connection) = self.connections.get_mut(id.index() as u32)
+            && connection.starve(self.shared.settings.send_bytes)
+        {
+            self.starved.push_back(id);
+        }
+        Ok(written)
+    }
+
+    /// See `Engine::tcp_shutdown`.
+    pub(crate) fn shutdown(&mut self, now: Instant, id: TcpId) -> Result<(), TcpError> {
+        self.with_held(now, id, |connection, _| connection.shutdown())?
+    }
+
+    /// See `Engine::tcp_is_flushed`.
+    pub(crate) fn is_flushed(&self, id: TcpId) -> bool {
+        self.held_connection(id).is_some_and(Connection::is_flushed)
+    }
+
+    /// See `Engine::tcp_release`.
+    pub(crate) fn release(&mut self, now: Instant, id: TcpId) {
+        if self.with_held(now, id, |connection, shared| connection.release(now, shared)).is_ok() {
+            self.events.forget_tcp(id);
+        }
+    }
+
+    /// See `Engine::tcp_abort`.
+    pub(crate) fn abort(&mut self, now: Instant, id: TcpId) {
+        if let Some(index) = self.held(id) {
+            self.end_connection(now, index, None);
+        }
+    }
+
+    /// Resets a connection that nobody needs any more.
+    fn end_connection(&mut self, now: Instant, index: u32, error: Option<TcpError>) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.owner = Owner::Nobody;
+        connection.abort(error, &mut self.shared);
+        self.settle(now, index);
+    }
+
+    /// See `Engine::tcp_set_nodelay`.
+    pub(crate) fn set_nodelay(&mut self, id: TcpId, nodelay: bool) {
+        // What Nagle's algorithm held back goes out at the connection's next turn; `settle` finds
+        // it, and needs the time only to start a timer, for which there is no cause here.
+        if let Some(index) = self.held(id)
+            && let Some(connection) = self.connections.get_mut(index)
+        {
+            connection.set_nodelay(nodelay);
+            self.enqueue_if_ready(index);
+        }
+    }
+
+    /// See `Engine::tcp_set_keepalive`.
+    pub(crate) fn set_keepalive(&mut self, now: Instant, id: TcpId, keepalive: Option<Keepalive>) {
+        let _ = self.with_held(now, id, |connection, _| connection.set_keepalive(now, keepalive));
+    }
+
+    /// The next event.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// What was counted, and the gauges of now.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            tcp_connections: self.connections.len() as u64,
+            tcp_half_open: self.half_opens.len() as u64,
+            tcp_time_wait: self.time_waits.len() as u64,
+            tcp_listeners: self.listeners.len() as u64,
+            tcp_buffered_bytes: self.shared.memory.bytes() as u64,
+            tcp_out_of_order_ranges: self.shared.memory.ranges() as u64,
+            ..self.shared.counters
+        }
+    }
+
+    /// An ICMP error quotes a segment from `source`, ours, to `destination`. `quoted` begins with
+    /// the segment's first bytes.
+    pub(crate) fn handle_icmp_error(
+        &mut self,
+        now: Instant,
+        error: IcmpError,
+        source: IpAddr,
+        destination: IpAddr,
+        quoted: &[u8],
+    ) {
+        let connection = Quote::parse(quoted).and_then(|quote| {
+            let tuple = Tuple {
+                local: source,
+                remote: destination,
+                local_port: quote.source_port,
+                remote_port: quote.destination_port,
+            };
+            // Handshakes of clients and TIME-WAIT have nothing that an error could change.
+            let Some(Target::Connection(index)) = self.find(&tuple).1 else { return None };
+            Some((index, quote.sequence))
+        });
+        let Some((index, sequence)) = connection else {
+            self.shared.counters.dropped_icmp_unmatched += 1;
+            return;
+        };
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.on_icmp_error(error, sequence, &mut self.shared);
+        }
+        self.settle(now, index);
+    }
+
+    /// The interface has lost `address`: whatever is bound to it is gone.
+    pub(crate) fn handle_address_lost(&mut self, now: Instant, address: IpAddr) {
+        let of_address = |tuple: &Tuple| tuple.local == address;
+        let half_opens: Vec<u32> = self
+            .half_opens
+            .iter()
+            .filter(|(_, entry)| of_address(&entry.tuple))
+            .map(|(index, _)| index)
+            .collect();
+        for index in half_opens {
+            self.remove_half_open(index);
+        }
+        let time_waits: Vec<u32> = self
+            .time_waits
+            .iter()
+            .filter(|(_, entry)| of_address(&entry.tuple))
+            .map(|(index, _)| index)
+            .collect();
+        time_waits.into_iter().for_each(|index| self.remove_time_wait(index));
+        let connections: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| of_address(&connection.tuple))
+            .map(|(index, _)| index)
+            .collect();
+        for index in connections {
+            if let Some(connection) = self.connections.get_mut(index) {
+                connection.end(Some(TcpError::AddressLost), &mut self.shared);
+            }
+            self.settle(now, index);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines =
+            [self.timers.next(), self.half_opens.timers.next(), self.time_waits.next_expiry()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Does what is due at `now`.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        // Each of these either removes the deadline or moves it past `now`.
+        while let Some(index) = self.timers.due(now) {
+            if let Some(connection) = self.connections.get_mut(index) {
+                connection.on_timeout(now, &mut self.shared);
+                self.settle(now, index);
+            } else {
+                self.timers.set(index, timers::NEVER);
+            }
+        }
+        while let Some(index) = self.half_opens.timers.due(now) {
+            self.on_half_open_timeout(now, index);
+        }
+        while let Some(index) = self.time_waits.due(now) {
+            self.remove_time_wait(index);
+        }
+    }
+
+    /// Writes the next segment, with a zero checksum, to the start of `segment`, which has room for
+    /// the largest IP packet without its header.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, segment: &mut [u8]) -> Option<SegmentOut> {
+        loop {
+            // Replies and connections take turns, so that neither starves the other.
+            self.is_reply_turn = !self.is_reply_turn;
+            if (self.is_reply_turn || self.ready.is_empty())
+                && let Some(reply) = self.shared.replies.pop()
+            {
+                self.shared.counters.tcp_segments_sent += 1;
+                let (source, destination) = (reply.tuple.local, reply.tuple.remote);
+                return Some(SegmentOut { source, destination, len: reply.header.emit(segment) });
+            }
+            let Some(index) = self.ready.pop_front() else {
+                if self.shared.replies.is_empty() {
+                    return None;
+                }
+                continue;
+            };
+            // A connection that ended meanwhile is still in the list, or another is in its slot.
+            let Some(connection) = self.connections.get_mut(index) else { continue };
+            connection.is_ready = false;
+            let len = connection.transmit(now, segment, &mut self.shared);
+            let (source, destination) = (connection.tuple.local, connection.tuple.remote);
+            self.settle(now, index);
+            if let Some(len) = len {
+                self.shared.counters.tcp_segments_sent += 1;
+                return Some(SegmentOut { source, destination, len });
+            }
+        }
+    }
+
+    /// The hash of a tuple and what it belongs to.
+    fn find(&self, tuple: &Tuple) -> (u32, Option<Target>) {
+        let hash = self.demux.hash(tuple);
+        let target = self.demux.find(hash, |target| {
+            let found = match target {
+                Target::Connection(index) => self.connections.get(index).map(|c| &c.tuple),
+                Target::HalfOpen(index) => self.half_opens.get(index).map(|entry| &entry.tuple),
+                Target::TimeWait(index) => self.time_waits.get(index).map(|entry| &entry.tuple),
+            };
+            found == Some(tuple)
+        });
+        (hash, target)
+    }
+
+    fn enqueue_if_ready(&mut self, index: u32) {
+        if let Some(connection) = self.connections.get_mut(index)
+            && !connection.is_ready
+            && connection.plan().is_some()
+        {
+            connection.is_ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Brings timers, ready list, demultiplexer and events in step with a connection to which
+    /// something has happened; frees it when it is over and nobody holds it.
+    fn settle(&mut self, now: Instant, index: u32) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.arm_persist(now, &self.shared);
+        self.timers.set(index, connection.deadline());
+        let changes = core::mem::take(&mut connection.changes);
+        let generation = self.connections.generation(index).unwrap_or_default();
+        let id = TcpId::new(index, generation);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.owner == Owner::Program {
+            if changes.connected {
+                self.events.push(Event::TcpConnected(id));
+            }
+            if changes.readable {
+                self.events.push(Event::TcpReadable(id));
+            }
+            if changes.writable {
+                self.events.push(Event::TcpWritable(id));
+            }
+        }
+        if connection.is_over() {
+            self.settle_end(now, index, id);
+        } else {
+            self.enqueue_if_ready(index);
+        }
+        if self.shared.memory.take_released() {
+            while let Some(id) = self.starved.pop_front() {
+                if let Some(index) = self.held(id)
+                    && let Some(connection) = self.connections.get_mut(index)
+                {
+                    connection.is_starved = false;
+                    self.events.push(Event::TcpWritable(id));
+                }
+            }
+        }
+        if self.shared.memory.take_refused() {
+            self.relieve(now);
+        }
+    }
+
+    /// The part of [`settle`](Self::settle) for a connection that is over.
+    fn settle_end(&mut self, now: Instant, index: u32, id: TcpId) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.is_attached {
+            connection.is_attached = false;
+            let (hash, owner) = (connection.hash, connection.owner);
+            if connection.state == State::TimeWait {
+                let ack = connection.owes_ack().then(|| connection.last_ack(now, &self.shared));
+                let (tuple, entry) = (connection.tuple, connection.time_wait());
+                self.enter_time_wait(now, index, entry);
+                if let Some(ack) = ack {
+                    self.shared.replies.push(tuple, ack, &mut self.shared.counters);
+                }
+            } else {
+                self.demux.remove(hash, Target::Connection(index));
+            }
+            match owner {
+                Owner::Program => self.events.push(Event::TcpClosed(id)),
+                Owner::Queue(listener) => {
+                    if let Some(listener) = self.listeners.get_mut(listener) {
+                        listener.queue.retain(|&queued| queued != id);
+                    }
+                }
+                Owner::Nobody => {}
+            }
+        }
+        let is_held = self
+            .connections
+            .get(index)
+            .is_some_and(|connection| connection.owner == Owner::Program);
+        if !is_held && let Some(mut connection) = self.connections.remove(index) {
+            connection.clear(&mut self.shared);
+            self.timers.set(index, timers::NEVER);
+            self.events.forget_tcp(id);
+        }
+    }
+
+    fn enter_time_wait(&mut self, now: Instant, index: u32, entry: time_wait::TimeWait) {
+        let hash = entry.hash;
+        let room_for_none = self.limits.time_wait == 0;
+        if self.time_waits.len() >= self.limits.time_wait
+            && let Some(oldest) = self.time_waits.oldest()
+        {
+            self.shared.counters.tcp_time_wait_evicted += 1;
+            self.remove_time_wait(oldest);
+        }
+        if room_for_none {
+            self.shared.counters.tcp_time_wait_evicted += 1;
+            return self.demux.remove(hash, Target::Connection(index));
+        }
+        let entry = self.time_waits.insert(entry, now + self.limits.time_wait_duration);
+        self.demux.replace(hash, Target::Connection(index), Target::TimeWait(entry));
+    }
+
+    fn remove_time_wait(&mut self, index: u32) {
+        if let Some(entry) = self.time_waits.remove(index) {
+            self.demux.remove(entry.hash, Target::TimeWait(index));
+        }
+    }
+
+    fn remove_half_open(&mut self, index: u32) -> Option<half_open::HalfOpen> {
+        let entry = self.half_opens.remove(index)?;
+        self.demux.remove(entry.hash, Target::HalfOpen(index));
+        if let Some(listener) = self.listeners.get_mut(entry.listener) {
+            listener.half_open -= 1;
+        }
+        Some(entry)
+    }
+
+    /// Memory was refused: resets the connection that has held some for longest without moving a
+    /// byte, if that is long. Peers that never read, or programs that never do, must not keep
+    /// everybody else out (RFC 6429 §4).
+    fn relieve(&mut self, now: Instant) {
+        let is_too_soon =
+            self.relieved_at.is_some_and(|at| now.saturating_since(at) < RELIEF_INTERVAL);
+        if is_too_soon {
+            return;
+        }
+        self.relieved_at = Some(now);
+        let stalled = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.held_bytes() > 0)
+            .filter(|(_, c)| now.saturating_since(c.active_at) >= STALLED_AFTER)
+            .min_by_key(|(_, c)| (c.active_at, core::cmp::Reverse(c.held_bytes())))
+            .map(|(index, _)| index);
+        if let Some(index) = stalled
+            && let Some(connection) = self.connections.get_mut(index)
+        {
+            self.shared.counters.tcp_reset_for_memory += 1;
+            connection.abort(Some(TcpError::OutOfMemory), &mut self.shared);
+            self.settle(now, index);
+        }
+    }
+}
