@@ -19,6 +19,7 @@ pub mod elf;
 pub mod exit_code;
 pub mod memory_map;
 pub mod paging;
+pub mod pci_config;
 pub mod rtc;
 pub mod scale;
 

@@ -51,19 +51,6 @@ pub(crate) unsafe fn in_u8(port: u16) -> u8 {
     value
 }
 
-/// Reads two bytes from an I/O port.
-///
-/// # Safety
-/// As for [`in_u8`].
-pub(crate) unsafe fn in_u16(port: u16) -> u16 {
-    let value;
-    // SAFETY: as for `out_u8`.
-    unsafe {
-        asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack, preserves_flags))
-    }
-    value
-}
-
 /// Reads four bytes from an I/O port.
 ///
 /// # Safety

@@ -6,10 +6,16 @@
 //! between the look and the sleep, and `sti; hlt` lets none slip through between them, so no wake-up
 //! is lost; and whatever woke the processor, the word and the clock decide.
 
+use super::cell::OneCpu;
 use super::{apic, cpu, time, vectors};
+use core::future::poll_fn;
 use core::sync::atomic::{AtomicU64, Ordering};
+use fata_shared::interrupt::Line;
 
 static TIMES_IDLE: AtomicU64 = AtomicU64::new(0);
+
+/// Fires when the machine leaves idleness; none before somebody asks.
+static BUSY: OneCpu<Option<Line>> = OneCpu::new(None);
 
 /// Takes the interrupts that are pending and wakes the lines that they belong to. True if there were
 /// any. Cheap when there are none: a few instructions, no exit to the hypervisor.
@@ -21,6 +27,13 @@ pub fn deliver_interrupts() -> bool {
 /// How often the machine has gone to sleep since it started.
 pub fn times_idle() -> u64 {
     TIMES_IDLE.load(Ordering::Relaxed)
+}
+
+/// Waits until the machine has slept and goes to work again. For the one task that then looks after
+/// interrupts while the program keeps the processor busy; the last caller is the one that is woken.
+pub async fn until_busy() {
+    let line = BUSY.with(|busy| busy.get_or_insert_with(Line::new).clone());
+    poll_fn(|cx| line.poll_fired(cx)).await;
 }
 
 /// Why [`sleep_while`] returned.
@@ -35,6 +48,18 @@ pub(crate) enum Woken {
 /// Sleeps as long as `unchanged` says so, and at most until the monotonic time `deadline_nanos`.
 /// Without either end the machine sleeps for ever, as a program does that waits for nothing.
 pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
+    let before = times_idle();
+    let woken = sleep_until_changed(unchanged, deadline_nanos);
+    if times_idle() != before {
+        // Cloned, so that no borrow is held while the waker runs.
+        if let Some(line) = BUSY.with(|busy| busy.clone()) {
+            line.fire();
+        }
+    }
+    woken
+}
+
+fn sleep_until_changed(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
     loop {
         deliver_interrupts();
         if !unchanged() {
