@@ -1,0 +1,363 @@
+//! QEMU's command line: a pure function of what is to be run.
+//!
+//! A machine has a serial console, an exit device, a source of entropy, and what the manifest
+//! names; no defaults, no firmware menus, no display. Every device sits on an explicit slot, network
+//! cards first and in the manifest's order, because the machine takes the n-th card for the n-th
+//! stack.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::failure::{Exit, Failure, Result};
+use crate::image::Image;
+use crate::run::accel::Accelerator;
+use crate::run::arguments::Arguments;
+use crate::run::devices::{Card, Devices};
+use crate::run::request::{Link, Memory};
+
+/// The machine's I/O port that ends QEMU with status (code << 1) | 1.
+const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=0x04";
+
+/// The longest list of words for the program. The machine reads 8192 bytes of command line, of which
+/// QEMU itself takes about 50 per device.
+const APPEND_BYTES_MAX: usize = 6144;
+
+/// `--machine`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Machine {
+    /// QEMU's minimal machine: virtio over MMIO, no PCI, boots fastest.
+    #[default]
+    Microvm,
+    /// A PC with PCI Express: virtio over PCI.
+    Q35,
+}
+
+impl Machine {
+    /// QEMU's name for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Machine::Microvm => "microvm",
+            Machine::Q35 => "q35",
+        }
+    }
+
+    /// How many devices it takes.
+    fn slots(self) -> usize {
+        match self {
+            // Without ACPI, QEMU gives it eight virtio-mmio transports.
+            Machine::Microvm => 8,
+            // PCI slots 2 to 30; 0 is the host bridge, 31 the chipset.
+            Machine::Q35 => 29,
+        }
+    }
+}
+
+/// What is to be run, and on what.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// The image.
+    pub(crate) image: &'a Image,
+    /// The kind of machine.
+    pub(crate) machine: Machine,
+    /// Emulation or hardware.
+    pub(crate) accelerator: Accelerator,
+    /// The machine's memory.
+    pub(crate) memory: Memory,
+    /// What is attached.
+    pub(crate) devices: &'a Devices,
+    /// The program's words.
+    pub(crate) arguments: &'a Arguments,
+    /// The file descriptor that QEMU's control protocol (QMP) speaks on.
+    pub(crate) control_fd: i32,
+}
+
+/// QEMU's arguments for `plan`. The machine is stopped until the control protocol says "cont".
+pub(crate) fn command_line(plan: &Plan<'_>) -> Result<Vec<OsString>> {
+    let Plan { image, machine, devices, .. } = plan;
+    check_slots(plan)?;
+    let mut line = Line(Vec::new());
+    line.pair("-name", format!("fata-{}", plain(&image.manifest.package)));
+    line.pair(
+        "-machine",
+        match machine {
+            Machine::Microvm => {
+                "microvm,x-option-roms=off,pit=on,pic=off,rtc=on,isa-serial=on,acpi=off"
+            }
+            Machine::Q35 => "q35,usb=off,smbus=off,sata=off",
+        },
+    );
+    line.pair("-accel", plan.accelerator.as_str());
+    line.pair("-cpu", "max");
+    line.pair("-m", format!("{}k", plan.memory.bytes / 1024));
+    for flag in ["-nodefaults", "-no-user-config", "-no-reboot", "-S"] {
+        line.word(flag);
+    }
+    line.pair("-display", "none");
+    line.pair("-chardev", "stdio,id=console,signal=off");
+    line.pair("-serial", "chardev:console");
+    line.pair("-chardev", format!("socket,id=control,fd={}", plan.control_fd));
+    line.pair("-mon", "chardev=control,mode=control");
+    line.pair("-device", EXIT_PORT);
+    if *machine == Machine::Microvm {
+        // virtio 1.x registers; the transport's default is the layout of before the standard.
+        line.pair("-global", "virtio-mmio.force-legacy=false");
+    }
+    let mut slots = 0..machine.slots();
+    let mut slot = || place(*machine, slots.next().unwrap_or_default());
+    let virtio = |kind: &str| match machine {
+        Machine::Microvm => format!("virtio-{kind}-device"),
+        Machine::Q35 => format!("virtio-{kind}-pci,disable-legacy=on"),
+    };
+    for (index, card) in devices.cards.iter().enumerate() {
+        let id = format!("net{index}");
+        line.pair("-netdev", netdev(card, &id));
+        let device = format!("{},netdev={id},mac={},{}", virtio("net"), card.mac, slot());
+        line.pair("-device", device);
+    }
+    for (index, block) in devices.blocks.iter().enumerate() {
+        let id = format!("block{index}");
+        line.pair("-blockdev", blockdev(&id, &block.file, block.read_only)?);
+        let (kind, name) = (virtio("blk"), &block.name);
+        line.pair("-device", format!("{kind},drive={id},serial={name},{}", slot()));
+    }
+    line.pair("-device", format!("{},{}", virtio("rng"), slot()));
+    line.word("-kernel");
+    line.0.push(image.path.clone().into());
+    let words = append(plan.arguments)?;
+    if !words.is_empty() {
+        line.pair("-append", words);
+    }
+    Ok(line.0)
+}
+
+/// Words in the making.
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn word(&mut self, word: &str) {
+        self.0.push(word.into());
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<String>) {
+        self.0.push(option.into());
+        self.0.push(value.into().into());
+    }
+}
+
+fn check_slots(plan: &Plan<'_>) -> Result<()> {
+    let needed = plan.devices.cards.len() + plan.devices.blocks.len() + 1;
+    let (machine, slots) = (plan.machine, plan.machine.slots());
+    if needed <= slots {
+        return Ok(());
+    }
+    let what = format!(
+        "{} has {needed} devices with the source of entropy; a {} takes {slots}",
+        plan.image.manifest.package,
+        machine.as_str()
+    );
+    let failure = Failure::new(Exit::Refused, what);
+    Err(if machine == Machine::Microvm { failure.help("use --machine q35") } else { failure })
+}
+
+/// Where the device in `slot` sits.
+fn place(machine: Machine, slot: usize) -> String {
+    match machine {
+        Machine::Microvm => format!("bus=virtio-mmio-bus.{slot}"),
+        Machine::Q35 => format!("addr={:#x}", slot + 2),
+    }
+}
+
+fn netdev(card: &Card, id: &str) -> String {
+    match &card.link {
+        Link::User => {
+            let forwards = card.published.iter().map(|publish| {
+                let (protocol, address) = (publish.protocol, publish.address);
+                format!(",hostfwd={protocol}:{address}:{}-:{}", publish.host, publish.guest)
+            });
+            format!("user,id={id}{}", forwards.collect::<String>())
+        }
+        Link::Tap { interface, .. } => {
+            // A comma would begin another option; QEMU takes two for one.
+            let interface = interface.replace(',', ",,");
+            format!("tap,id={id},ifname={interface},script=no,downscript=no")
+        }
+    }
+}
+
+/// A disk as JSON, where a comma in a path needs no care.
+fn blockdev(id: &str, file: &std::path::Path, read_only: bool) -> Result<String> {
+    let absolute: PathBuf = std::path::absolute(file)
+        .map_err(|error| Failure::io(format!("read {}", file.display()), &error))?;
+    let Some(filename) = absolute.to_str() else {
+        let what = format!("{}: QEMU takes only UTF-8 paths", file.display());
+        return Err(Failure::new(Exit::Usage, what));
+    };
+    let driver = if is_block_device(&absolute) { "host_device" } else { "file" };
+    Ok(serde_json::json!({
+        "driver": "raw",
+        "node-name": id,
+        "read-only": read_only,
+        "discard": "unmap",
+        "file": { "driver": driver, "filename": filename, "read-only": read_only, "discard": "unmap" },
+    })
+    .to_string())
+}
+
+fn is_block_device(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+/// The boot command line: words split at whitespace, double quotes group.
+fn append(arguments: &Arguments) -> Result<String> {
+    let environment = arguments.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let mut line = String::new();
+    for word in environment.chain(arguments.words.iter().cloned()) {
+        if word.contains('"') {
+            let what = format!("{word}: a boot command line cannot hold a double quote");
+            return Err(Failure::new(Exit::Refused, what));
+        }
+        if word.starts_with("virtio_mmio.device=") {
+            let what = format!("{word}: this word is the machine's own");
+            return Err(Failure::new(Exit::Refused, what).help("leave it out"));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        if word.is_empty() || word.contains(char::is_whitespace) {
+            line.push('"');
+            line.push_str(&word);
+            line.push('"');
+        } else {
+            line.push_str(&word);
+        }
+    }
+    if line.len() > APPEND_BYTES_MAX {
+        let what = format!("the arguments have {} bytes, a machine takes 6144", line.len());
+        return Err(Failure::new(Exit::Refused, what).help("put long texts into a block device"));
+    }
+    Ok(line)
+}
+
+/// Letters, digits, `-` and `_`; everything else could be QEMU's syntax.
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::tests::virtio_image;
+    use crate::run::devices::mac_of;
+    use proptest::prelude::*;
+
+    fn devices() -> Devices {
+        let card = |stack: &str, link, published| Card {
+            stack: stack.into(),
+            mac: mac_of("web", stack),
+            link,
+            published,
+        };
+        let tap = Link::Tap { interface: "tap,0".into(), mac: None };
+        Devices {
+            cards: vec![
+                card("service", Link::User, vec!["udp:0.0.0.0:53:5353".parse().unwrap()]),
+                card("admin", tap, vec![]),
+            ],
+            blocks: vec!["data=/tmp/a,b.img,ro".parse().unwrap()],
+        }
+    }
+
+    fn line(machine: Machine, devices: &Devices, arguments: &Arguments) -> Result<Vec<String>> {
+        let image = virtio_image();
+        let plan = Plan {
+            image: &image,
+            machine,
+            accelerator: Accelerator::Tcg,
+            memory: "64M".parse().unwrap(),
+            devices,
+            arguments,
+            control_fd: 5,
+        };
+        Ok(command_line(&plan)?.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn microvm_has_cards_first_and_explicit_slots() {
+        let line = line(Machine::Microvm, &devices(), &Arguments::default()).unwrap();
+        let devices: Vec<&str> = line
+            .windows(2)
+            .filter(|pair| pair[0] == "-device")
+            .map(|pair| pair[1].as_str())
+            .collect();
+        let mac = mac_of("web", "service");
+        assert_eq!(
+            devices[1],
+            format!("virtio-net-device,netdev=net0,mac={mac},bus=virtio-mmio-bus.0")
+        );
+        assert!(devices[2].ends_with("bus=virtio-mmio-bus.1"));
+        assert_eq!(devices[3], "virtio-blk-device,drive=block0,serial=data,bus=virtio-mmio-bus.2");
+        assert_eq!(devices[4], "virtio-rng-device,bus=virtio-mmio-bus.3");
+        let all = line.join(" ");
+        assert!(all.contains("user,id=net0,hostfwd=udp:0.0.0.0:53-:5353"), "{all}");
+        assert!(all.contains("ifname=tap,,0,script=no"), "{all}");
+        assert!(all.contains(r#""filename":"/tmp/a,b.img""#), "{all}");
+        assert!(all.contains("-m 65536k"), "{all}");
+        assert!(!all.contains("-append"), "{all}");
+    }
+
+    #[test]
+    fn q35_is_modern_pci() {
+        let line = line(Machine::Q35, &devices(), &Arguments::default()).unwrap().join(" ");
+        assert!(line.contains("virtio-net-pci,disable-legacy=on,netdev=net0"), "{line}");
+        assert!(line.contains("serial=data,addr=0x4"), "{line}");
+        assert!(line.contains("virtio-rng-pci,disable-legacy=on,addr=0x5"), "{line}");
+    }
+
+    #[test]
+    fn a_full_machine_says_what_to_do() {
+        let mut many = devices();
+        many.blocks = (0..9).map(|n| format!("d{n}=/f").parse().unwrap()).collect();
+        let failure = line(Machine::Microvm, &many, &Arguments::default()).unwrap_err();
+        assert_eq!(failure.help.as_deref(), Some("use --machine q35"));
+        assert!(line(Machine::Q35, &many, &Arguments::default()).is_ok());
+    }
+
+    fn arguments(words: &[&str]) -> Arguments {
+        Arguments {
+            environment: vec![("RUST_LOG".into(), "a b".into())],
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..Arguments::default()
+        }
+    }
+
+    #[test]
+    fn words_are_grouped_by_quotes() {
+        let line = append(&arguments(&["--port=80", "--motd=hello world", ""])).unwrap();
+        assert_eq!(line, "\"RUST_LOG=a b\" --port=80 \"--motd=hello world\" \"\"");
+        assert!(append(&arguments(&["--a=\""])).unwrap_err().what.contains("double quote"));
+        assert!(append(&arguments(&["virtio_mmio.device=1"])).unwrap_err().what.contains("own"));
+        assert!(append(&arguments(&[&"x".repeat(7000)])).unwrap_err().what.contains("6144"));
+    }
+
+    proptest! {
+        #[test]
+        fn words_survive_the_machines_splitting(
+            words in proptest::collection::vec("--[a-z]{1,5}=[a-z =.,é]{0,8}", 0..5)
+        ) {
+            // The machine's rule, in miniature: a quote switches grouping, whitespace ends a word.
+            let given = Arguments { words: words.clone(), ..Arguments::default() };
+            let (mut split, mut word, mut quoted) = (Vec::new(), String::new(), false);
+            for c in append(&given).unwrap().chars().chain([' ']) {
+                match c {
+                    '"' => quoted = !quoted,
+                    c if c.is_whitespace() && !quoted => {
+                        if !word.is_empty() { split.push(std::mem::take(&mut word)); }
+                    }
+                    c => word.push(c),
+                }
+            }
+            prop_assert_eq!(split, words);
+        }
+    }
+}
