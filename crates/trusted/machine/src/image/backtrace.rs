@@ -28,11 +28,27 @@ pub fn print() {
 }
 
 /// Prints where `instruction` is and who called it: the end of a crash report.
-pub(crate) fn report(instruction: u64, frame_pointer: u64) {
+pub(crate) fn report(instruction: u64, frame_pointer: u64, stack_pointer: u64) {
     let mut addresses = [0; FRAMES_MAX];
     addresses[0] = instruction as usize;
-    let count = 1 + walk(frame_pointer, &mut addresses[1..]);
+    let mut count = 1;
+    if !layout::text().contains(instruction) {
+        // A call through a wrong pointer: there is no frame yet, only the return address.
+        if let Some(address) = word_on_stack(stack_pointer) {
+            addresses[count] = address as usize;
+            count += 1;
+        }
+    }
+    count += walk(frame_pointer, &mut addresses[count..]);
     list(&addresses[..count]);
+}
+
+/// The word at an address of the main stack.
+fn word_on_stack(address: u64) -> Option<u64> {
+    let stack = layout::main_stack();
+    let fits = stack.contains(address) && address.is_multiple_of(8) && address + 8 <= stack.end;
+    // SAFETY: the word lies on the main stack, which is mapped and never freed.
+    fits.then(|| unsafe { (address as *const u64).read() })
 }
 
 fn list(addresses: &[usize]) {
@@ -54,17 +70,12 @@ impl fmt::Display for BuildId {
 }
 
 fn walk(frame_pointer: u64, addresses: &mut [usize]) -> usize {
-    let (stack, text) = (layout::main_stack(), layout::text());
+    let text = layout::text();
     let mut frame = frame_pointer;
     let mut count = 0;
     while count < addresses.len() {
-        let in_stack = stack.contains(frame) && frame.is_multiple_of(8) && frame + 16 <= stack.end;
-        if !in_stack {
-            break;
-        }
-        // SAFETY: both words lie on the main stack, which is mapped and never freed.
-        let (caller, address) =
-            unsafe { ((frame as *const u64).read(), (frame as *const u64).add(1).read()) };
+        let words = (word_on_stack(frame), word_on_stack(frame.wrapping_add(8)));
+        let (Some(caller), Some(address)) = words else { break };
         if !text.contains(address) {
             break;
         }

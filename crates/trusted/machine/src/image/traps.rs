@@ -236,7 +236,7 @@ extern "C" fn exception(frame: &Frame) -> ! {
     }
     let (code, what) = classify(frame);
     say!("{what}");
-    backtrace::report(frame.rip, frame.rbp);
+    backtrace::report(frame.rip, frame.rbp, frame.rsp);
     power::die(code)
 }
 

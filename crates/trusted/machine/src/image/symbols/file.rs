@@ -161,6 +161,50 @@ extern "C" fn opendir(_path: *const c_char) -> *mut c_void {
     core::ptr::null_mut()
 }
 
+/// No directory is open. Null, as C wants.
+#[unsafe(no_mangle)]
+extern "C" fn fdopendir(_descriptor: c_int) -> *mut c_void {
+    EBADF.fail();
+    core::ptr::null_mut()
+}
+
+/// No directory is open, so there is no next entry. Null, as C wants.
+#[unsafe(no_mangle)]
+extern "C" fn readdir64(_directory: *mut c_void) -> *mut c_void {
+    EBADF.fail();
+    core::ptr::null_mut()
+}
+
+/// `EAI_FAIL`: names are resolved by the program's own stack, not by C.
+const EAI_FAIL: c_int = -4;
+
+/// No name is resolved here.
+#[unsafe(no_mangle)]
+extern "C" fn getaddrinfo(
+    _node: *const c_char,
+    _service: *const c_char,
+    _hints: *const c_void,
+    _results: *mut *mut c_void,
+) -> c_int {
+    EAI_FAIL
+}
+
+/// Nothing to free: there are no results.
+#[unsafe(no_mangle)]
+extern "C" fn freeaddrinfo(_results: *mut c_void) {}
+
+/// The words for the one error of [`getaddrinfo`].
+#[unsafe(no_mangle)]
+extern "C" fn gai_strerror(_error: c_int) -> *const c_char {
+    c"names are not resolved by this machine: use the program's own network stack".as_ptr()
+}
+
+/// There is no resolver to start again.
+#[unsafe(no_mangle)]
+extern "C" fn __res_init() -> c_int {
+    0
+}
+
 /// The host's name: `fata`.
 ///
 /// # Safety
@@ -233,6 +277,46 @@ fails! {
     pwrite64: EBADF;
     /// No descriptor is a file.
     flock: EBADF;
+    /// No file exists.
+    chdir: ENOENT;
+    /// No file exists.
+    chown: ENOENT;
+    /// No file exists.
+    lchown: ENOENT;
+    /// No file exists.
+    chroot: ENOENT;
+    /// No file exists.
+    linkat: ENOENT;
+    /// No file exists.
+    symlink: ENOENT;
+    /// No file exists.
+    unlinkat: ENOENT;
+    /// No file exists.
+    mkfifo: ENOENT;
+    /// No file exists.
+    utimensat: ENOENT;
+    /// No descriptor is a file.
+    fchown: EBADF;
+    /// No descriptor is a file.
+    futimens: EBADF;
+    /// No descriptor is a file.
+    preadv: EBADF;
+    /// No descriptor is a file.
+    pwritev: EBADF;
+    /// No descriptor is a file.
+    sendfile64: EBADF;
+    /// No descriptor is a file.
+    splice: EBADF;
+    /// No directory is open.
+    dirfd: EBADF;
+    /// No directory is open.
+    closedir: EBADF;
+    /// No descriptor is a file.
+    ftruncate: EBADF;
+    /// No descriptor is a file.
+    fchdir: EBADF;
+    /// No descriptor is a file.
+    fallocate64: EBADF;
     /// No descriptors can be made.
     dup: ENOSYS;
     /// No descriptors can be made.
@@ -249,8 +333,8 @@ fails! {
     epoll_wait: EBADF;
     /// Sockets are `fata::Stack`'s.
     socket: EAFNOSUPPORT;
-    /// Sockets are `fata::Stack`'s.
-    socketpair: EAFNOSUPPORT;
+    /// No descriptors can be made; `std::process` asks for these.
+    socketpair: ENOSYS;
     /// No descriptor is a socket.
     bind: EBADF;
     /// No descriptor is a socket.

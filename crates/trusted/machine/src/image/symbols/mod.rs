@@ -11,6 +11,7 @@
 pub(crate) mod environment;
 mod errno;
 mod file;
+mod math;
 mod memory;
 mod process;
 mod string;

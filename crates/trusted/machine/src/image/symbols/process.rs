@@ -1,6 +1,6 @@
 //! The process: its end, its random numbers, its signals (none), its facts.
 
-use super::errno::{EAGAIN, ECHILD, EINVAL, ENOSYS};
+use super::errno::{EAGAIN, ECHILD, EINVAL, ENOSYS, EPERM, ESRCH};
 use crate::exit_code;
 use crate::image::console::say;
 use crate::image::{backtrace, entropy, heap, power};
@@ -169,6 +169,103 @@ extern "C" fn geteuid() -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn fork() -> c_int {
     ENOSYS.fail()
+}
+
+/// No other program can be started. Returns the error number, as POSIX says.
+#[unsafe(no_mangle)]
+extern "C" fn posix_spawnp() -> c_int {
+    ENOSYS.number()
+}
+
+/// No other program can be started.
+#[unsafe(no_mangle)]
+extern "C" fn execvp(_file: *const c_char, _arguments: *const *const c_char) -> c_int {
+    ENOSYS.fail()
+}
+
+/// Defines functions that say yes and do nothing: what they prepare is refused when it is asked for.
+macro_rules! accepts {
+    ($($name:ident)*) => {$(
+        /// Accepted: what it prepares ([`posix_spawnp`], or a signal) is refused or never comes.
+        #[unsafe(no_mangle)]
+        extern "C" fn $name() -> c_int {
+            0
+        }
+    )*};
+}
+
+accepts! {
+    posix_spawnattr_init posix_spawnattr_destroy posix_spawnattr_setflags
+    posix_spawnattr_setpgroup posix_spawnattr_setsigdefault posix_spawnattr_setsigmask
+    posix_spawn_file_actions_init posix_spawn_file_actions_destroy
+    posix_spawn_file_actions_adddup2
+    sigemptyset sigaddset pthread_sigmask sigprocmask
+}
+
+/// Defines functions that would change who one is: `EPERM`.
+macro_rules! forbids {
+    ($($name:ident)*) => {$(
+        /// There are no other users, groups or sessions to change to.
+        #[unsafe(no_mangle)]
+        extern "C" fn $name() -> c_int {
+            EPERM.fail()
+        }
+    )*};
+}
+
+forbids! { setuid setgid setgroups setsid setpgid }
+
+/// No process is there to be signalled.
+#[unsafe(no_mangle)]
+extern "C" fn kill(_process: c_int, _signal: c_int) -> c_int {
+    ESRCH.fail()
+}
+
+/// Nobody started process 1.
+#[unsafe(no_mangle)]
+extern "C" fn getppid() -> c_int {
+    0
+}
+
+/// Group 0.
+#[unsafe(no_mangle)]
+extern "C" fn getgid() -> u32 {
+    0
+}
+
+/// See [`getgid`].
+#[unsafe(no_mangle)]
+extern "C" fn getegid() -> u32 {
+    0
+}
+
+/// Users have no entries: nothing is found, which is no error.
+///
+/// # Safety
+/// C's: `result` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getpwuid_r(
+    _user: u32,
+    _entry: *mut c_void,
+    _buffer: *mut c_char,
+    _bytes: usize,
+    result: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { result.write(core::ptr::null_mut()) };
+    0
+}
+
+/// No glibc: a version below all, so that `std` expects nothing of it.
+#[unsafe(no_mangle)]
+extern "C" fn gnu_get_libc_version() -> *const c_char {
+    c"0.0".as_ptr()
+}
+
+/// There are no children.
+#[unsafe(no_mangle)]
+extern "C" fn waitid(_kind: c_int, _id: u32, _info: *mut c_void, _options: c_int) -> c_int {
+    ECHILD.fail()
 }
 
 /// There are no children.

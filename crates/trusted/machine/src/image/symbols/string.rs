@@ -107,3 +107,15 @@ unsafe extern "C" fn memrchr(memory: *const c_void, value: c_int, bytes: usize) 
         "ret",
     )
 }
+
+/// Bytes before the terminating zero, at most `bytes_max`.
+///
+/// # Safety
+/// C's: `text` is a C string, or valid for `bytes_max`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strnlen(text: *const c_char, bytes_max: usize) -> usize {
+    // SAFETY: the caller's promise; `memchr` looks at bytes in order and stops at the first zero,
+    // but for the 16 that it loads at once, which are within `bytes_max`.
+    let end = unsafe { memchr(text.cast(), 0, bytes_max) };
+    if end.is_null() { bytes_max } else { end as usize - text as usize }
+}
