@@ -15,6 +15,8 @@ const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const WRITE_THROUGH: u64 = 1 << 3;
 const CACHE_DISABLE: u64 = 1 << 4;
+/// Set by the processor when a page is used: they say nothing about what it was mapped as.
+const ACCESSED_AND_DIRTY: u64 = 1 << 5 | 1 << 6;
 const HUGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -154,7 +156,7 @@ impl PageTables {
                 entry = frames.allocate().ok_or(MapError::OutOfFrames)? | PRESENT | WRITABLE;
                 frames.table(table)[index(address, level)] = entry;
             } else if entry & HUGE != 0 {
-                let same = entry & !ADDRESS == rights.bits() | HUGE;
+                let same = entry & !ADDRESS & !ACCESSED_AND_DIRTY == rights.bits() | HUGE;
                 return same.then_some(address + SPAN[leaf_level]).ok_or(MapError::Overlap);
             }
             table = entry & ADDRESS;
@@ -162,10 +164,11 @@ impl PageTables {
         let huge = if leaf_level > 0 { HUGE } else { 0 };
         let new = address | rights.bits() | huge;
         let entry = &mut frames.table(table)[index(address, leaf_level)];
-        if *entry & PRESENT != 0 && *entry != new {
+        if *entry & PRESENT == 0 {
+            *entry = new;
+        } else if *entry & !ACCESSED_AND_DIRTY != new {
             return Err(MapError::Overlap);
         }
-        *entry = new;
         Ok(address + SPAN[leaf_level])
     }
 }
@@ -228,6 +231,10 @@ mod tests {
         let tables = PageTables::new(&mut frames, true).unwrap();
         let window = Region::new(0xfec0_0000, 0xfee0_0000);
         tables.map(&mut frames, window, Rights::Device).unwrap();
+        // The processor marks what it uses, and that is no difference.
+        for table in &mut frames.0 {
+            table.iter_mut().filter(|entry| **entry != 0).for_each(|entry| *entry |= 0x60);
+        }
         tables.map(&mut frames, window, Rights::Device).unwrap();
         let part = Region::new(0xfec0_0000, 0xfec0_1000);
         assert_eq!(tables.map(&mut frames, part, Rights::Device), Ok(()));
