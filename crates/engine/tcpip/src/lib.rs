@@ -31,6 +31,8 @@ mod neighbour;
 mod output;
 mod reassembly;
 mod secret;
+#[cfg(test)]
+mod simulation;
 mod socket;
 mod tcp;
 mod time;

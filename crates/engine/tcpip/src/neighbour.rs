@@ -341,6 +341,3 @@ impl Neighbours {
         (self.entries.len(), self.bytes)
     }
 }
-
-#[cfg(test)]
-mod tests;

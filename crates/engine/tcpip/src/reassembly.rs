@@ -2,8 +2,8 @@
 //!
 //! Anybody can send fragments that are never completed, so what is incomplete is bounded: in
 //! bytes, in datagrams, in datagrams of one source, and in time from the first arrival (RFC 1122
-//! §3.3.2). Past a limit the source that holds most loses its oldest, so that a flood from some
-//! addresses does not stop others.
+//! §3.3.2). Past a limit the source that holds most loses its oldest, so that a flood does not stop
+//! others.
 //!
 //! Fragments that overlap are the tool of attacks (teardrop; filters that see another datagram than
 //! the host). As RFC 5722 does for IPv6, one overlap drops the whole datagram, and the pieces of it
@@ -124,6 +124,13 @@ enum Piece {
     Overlap,
 }
 
+/// What there is too little of.
+#[derive(Clone, Copy)]
+enum Short {
+    Bytes,
+    Datagrams,
+}
+
 /// A datagram that is whole again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram {
@@ -231,7 +238,7 @@ impl Reassembly {
             counters.datagrams_reassembled += 1;
             return Some(Datagram { header: entry.header, payload: entry.payload });
         }
-        while self.bytes > self.bytes_max && self.evict_from_heaviest(counters) {}
+        while self.bytes > self.bytes_max && self.evict(Short::Bytes, counters) {}
         None
     }
 
@@ -240,7 +247,7 @@ impl Reassembly {
         if of_source >= self.per_source_max {
             self.evict_from(id.source, counters);
         }
-        while self.entries.len() >= self.datagrams_max && self.evict_from_heaviest(counters) {}
+        while self.entries.len() >= self.datagrams_max && self.evict(Short::Datagrams, counters) {}
         let entry = Entry {
             deadline: now + self.timeout,
             serial: self.serial,
@@ -271,20 +278,24 @@ impl Reassembly {
         true
     }
 
-    /// Drops the oldest datagram of the source that holds most bytes; of several, of the one that
-    /// holds them longest.
-    fn evict_from_heaviest(&mut self, counters: &mut Counters) -> bool {
+    /// Drops the oldest datagram of the source that has most of what is short; of several such
+    /// sources, of the one that has it longest: a flood of single pieces from invented sources
+    /// pushes out its own beginning, and spares whoever sends the rest within a moment.
+    fn evict(&mut self, short: Short, counters: &mut Counters) -> bool {
         let mut by_source: HashMap<Ipv4Addr, (usize, u64), Key> =
             HashMap::with_hasher(self.entries.hasher().clone());
         for (id, entry) in &self.entries {
-            let (bytes, oldest) = by_source.entry(id.source).or_insert((0, u64::MAX));
-            *bytes += entry.cost();
+            let (held, oldest) = by_source.entry(id.source).or_insert((0, u64::MAX));
+            *held += match short {
+                Short::Bytes => entry.cost(),
+                Short::Datagrams => 1,
+            };
             *oldest = (*oldest).min(entry.serial);
         }
-        let heaviest = by_source
+        let loser = by_source
             .into_iter()
-            .max_by_key(|(_, (bytes, oldest))| (*bytes, core::cmp::Reverse(*oldest)));
-        match heaviest {
+            .max_by_key(|(_, (held, oldest))| (*held, core::cmp::Reverse(*oldest)));
+        match loser {
             Some((source, _)) => self.evict_from(source, counters),
             None => false,
         }
@@ -340,6 +351,3 @@ impl Reassembly {
         (self.entries.len(), self.bytes)
     }
 }
-
-#[cfg(test)]
-mod tests;

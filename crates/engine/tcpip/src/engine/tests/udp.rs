@@ -1,0 +1,185 @@
+//! UDP sockets.
+
+use super::*;
+use crate::error::{BindError, SendError};
+
+#[test]
+fn a_datagram_goes_both_ways_and_an_empty_one_is_one() {
+    let mut host = Host::new();
+    host.introduce(P, P_MAC);
+    let socket = host.bind(7);
+    for payload in [&b"hello"[..], b""] {
+        host.receive(&udp(P, H, 7, payload));
+        assert_eq!(host.events().last(), Some(&Event::UdpReadable(socket)));
+        let mut buffer = [0; 100];
+        let datagram = host.engine.udp_receive(socket, &mut buffer).unwrap();
+        assert_eq!(&buffer[..datagram.len], payload);
+        assert_eq!(datagram.source, SocketAddr::from((P, 9)));
+        assert_eq!(datagram.destination, SocketAddr::from((H, 7)));
+        assert_eq!(host.datagram(socket), None);
+
+        host.udp_send(socket, P, payload);
+        let packet = sent_packet(&host.sent()[0]).unwrap();
+        assert_eq!(packet.payload[8..], *payload);
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_the_buffer_is_lost_and_said() {
+    let mut host = Host::new();
+    let socket = host.bind(7);
+    host.receive(&udp(P, H, 7, b"hello"));
+    let mut buffer = [0; 3];
+    let datagram = host.engine.udp_receive(socket, &mut buffer).unwrap();
+    assert_eq!((datagram.len, datagram.truncated, &buffer), (3, true, b"hel"));
+}
+
+#[test]
+fn lengths_that_cannot_be_are_dropped() {
+    let mut host = Host::new();
+    let socket = host.bind(7);
+    let datagram = udp_wire::to_bytes((P, 9), (H, 7), b"four");
+    for len in (0..12u16).chain([13, 14, 65_535]) {
+        let mut bad = datagram.clone();
+        bad[4..6].copy_from_slice(&len.to_be_bytes());
+        // Without a checksum, so that only the length is wrong.
+        bad[6..8].copy_from_slice(&[0, 0]);
+        host.receive(&ip(P, H, PROTOCOL_UDP, &bad));
+        let is_possible = (8..=12).contains(&len);
+        assert_eq!(host.datagram(socket).is_some(), is_possible, "{len}");
+    }
+    assert_eq!(host.counters().dropped_udp_malformed, 8 + 3);
+}
+
+#[test]
+fn a_queue_is_bounded_in_bytes_and_one_socket_does_not_starve_another() {
+    let mut host = Host::new();
+    let flooded = host.bind(7);
+    let other = host.bind(8);
+    for size in [0, 1, 1400] {
+        for _ in 0..10_000 {
+            host.receive(&udp(P, H, 7, &vec![0; size]));
+        }
+    }
+    assert!(host.counters().dropped_udp_queue > 20_000);
+    host.receive(&udp(P, H, 8, b"other"));
+    assert_eq!(host.datagram(other).unwrap(), b"other");
+    assert_eq!(host.datagram(flooded).unwrap(), b"", "the newest are dropped");
+    host.receive(&ping(P, H, b"x"));
+    assert_eq!(host.counters().icmp_echo_replies_sent, 1);
+}
+
+#[test]
+fn a_full_send_queue_says_so_and_tells_when_there_is_room() {
+    let mut host = Host::new();
+    host.introduce(P, P_MAC);
+    let socket = host.bind(7);
+    let to = SocketAddr::from((P, 9));
+    let mut queued = 0;
+    while host.engine.udp_send(host.now, socket, to, &[1; 1000]).unwrap() {
+        queued += 1;
+    }
+    assert!((200..=262).contains(&queued), "{queued}");
+    host.events();
+    host.check();
+    assert_eq!(host.sent().len(), queued);
+    assert_eq!(host.events(), [Event::UdpWritable(socket)]);
+    assert_eq!(host.engine.udp_send(host.now, socket, to, b"x"), Ok(true));
+}
+
+#[test]
+fn a_datagram_that_cannot_be_sent_is_an_error() {
+    let mut host = Host::new();
+    let socket = host.bind(7);
+    let mut send = |to: &str, len: usize| {
+        host.engine.udp_send(host.now, socket, to.parse().unwrap(), &vec![0; len])
+    };
+    assert_eq!(send("10.0.0.2:9", 65_508), Err(SendError::TooLong { len: 65_508 }));
+    assert_eq!(send("10.0.0.2:9", 65_507), Ok(true));
+    for to in ["0.0.0.0:9", "240.0.0.1:9", "10.0.0.2:0"] {
+        assert_eq!(send(to, 1), Err(SendError::BadAddress(to.parse().unwrap())));
+    }
+    let v6 = "[::1]:9".parse().unwrap();
+    assert_eq!(send("[::1]:9", 1), Err(SendError::Ipv6(v6)));
+    host.engine.udp_close(socket);
+    let closed = host.engine.udp_send(host.now, socket, "10.0.0.2:9".parse().unwrap(), b"x");
+    assert_eq!(closed, Err(SendError::Closed));
+}
+
+#[test]
+fn a_dead_id_gives_nothing_and_its_successor_gets_nothing_of_it() {
+    let mut host = Host::new();
+    let socket = host.bind(7);
+    host.receive(&udp(P, H, 7, b"old"));
+    host.engine.udp_close(socket);
+    host.engine.udp_close(socket);
+    let successor = host.bind(7);
+    assert_eq!(successor.index(), socket.index());
+    assert_eq!(host.datagram(socket), None);
+    assert_eq!(host.datagram(successor), None);
+    assert_eq!(host.engine.udp_addr(socket), None);
+    assert_eq!(host.engine.udp_addr(successor), Some(SocketAddr::from(([0, 0, 0, 0], 7))));
+}
+
+#[test]
+fn ports_are_found_free_and_run_out_with_an_error() {
+    let mut config = config();
+    config.limits.udp_sockets = 100_000;
+    let mut host = Host::with(config);
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let mut ports = std::collections::HashSet::new();
+    for _ in 0..300 {
+        let id = host.engine.udp_bind(any).unwrap();
+        assert!(ports.insert(host.engine.udp_addr(id).unwrap().port()));
+    }
+    assert!(ports.iter().max().unwrap() - ports.iter().min().unwrap() > 10_000, "not in a row");
+    let taken = SocketAddr::from((H, *ports.iter().next().unwrap()));
+    assert_eq!(host.engine.udp_bind(taken), Err(BindError::InUse(taken)));
+}
+
+#[test]
+fn sockets_are_limited_in_number() {
+    let mut config = config();
+    config.limits.udp_sockets = 10;
+    let mut host = Host::with(config);
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let ids: Vec<_> = (0..10).map(|_| host.engine.udp_bind(any).unwrap()).collect();
+    assert_eq!(host.engine.udp_bind(any), Err(BindError::TooMany));
+    host.engine.udp_close(ids[3]);
+    assert!(host.engine.udp_bind(any).is_ok());
+}
+
+#[test]
+fn a_broadcast_is_sent_received_and_named_as_such() {
+    let mut host = Host::new();
+    let socket = host.bind(7);
+    for address in [Ipv4Addr::BROADCAST, Ipv4Addr::new(10, 0, 0, 255)] {
+        host.udp_send(socket, address, b"all");
+        assert_eq!(sent_packet(&host.sent()[0]).unwrap().to, MacAddress::BROADCAST);
+        let mut frame = udp(P, address, 7, b"all");
+        frame[..6].copy_from_slice(&[0xff; 6]);
+        host.receive(&frame);
+        let datagram = host.engine.udp_receive(socket, &mut [0; 9]).unwrap();
+        assert_eq!(*v4(datagram.destination).ip(), address);
+    }
+    // To a group, with a time to live of one.
+    host.udp_send(socket, Ipv4Addr::new(224, 0, 0, 251), b"group");
+    let frame = &host.sent()[0];
+    assert_eq!(frame[..6], [1, 0, 0x5e, 0, 0, 251]);
+    assert_eq!(frame[14 + 8], 1);
+}
+
+#[test]
+fn a_specific_address_takes_precedence_over_the_unspecified_one_on_other_ports() {
+    let mut host = Host::new();
+    let specific = host.engine.udp_bind(SocketAddr::from((H, 7))).unwrap();
+    host.receive(&udp(P, H, 7, b"x"));
+    assert!(host.datagram(specific).is_some());
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7));
+    assert_eq!(host.engine.udp_bind(any), Err(BindError::InUse(any)));
+    // A broadcast is for nobody's specific address.
+    let mut frame = udp(P, Ipv4Addr::BROADCAST, 7, b"all");
+    frame[..6].copy_from_slice(&[0xff; 6]);
+    host.receive(&frame);
+    assert_eq!(host.datagram(specific), None);
+}
