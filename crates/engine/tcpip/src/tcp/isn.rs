@@ -9,6 +9,9 @@ use crate::time::Instant;
 pub(crate) struct Origins {
     sequence: Key,
     timestamp: Key,
+    /// What tests want the next sequence numbers to be, to cross the wrap where they choose.
+    #[cfg(test)]
+    pub(crate) fixed: Option<Seq>,
 }
 
 impl Origins {
@@ -16,12 +19,18 @@ impl Origins {
         Origins {
             sequence: keys.key(Purpose::TcpSequence),
             timestamp: keys.key(Purpose::TcpTimestamp),
+            #[cfg(test)]
+            fixed: None,
         }
     }
 
     /// The ISN of a connection that begins at `now`: a clock that ticks every 4 µs (RFC 9293
     /// §3.4.1, MUST-8), from an origin that is the tuple's own and secret (MUST-9).
     pub(crate) fn sequence(&self, tuple: &Tuple, now: Instant) -> Seq {
+        #[cfg(test)]
+        if let Some(fixed) = self.fixed {
+            return fixed;
+        }
         let clock = (now.as_nanos() / 4_000) as u32;
         Seq(clock.wrapping_add(self.sequence.prf(tuple) as u32))
     }

@@ -208,6 +208,12 @@ impl Tcp {
         }
     }
 
+    /// Sets the user timeout, for tests over links that are worse than any in use.
+    #[cfg(test)]
+    pub(crate) const fn patience(&mut self, timeout: Duration) {
+        self.shared.settings.user_timeout = timeout;
+    }
+
     /// See `Engine::tcp_listen`.
     pub(crate) fn listen(
         &mut self,

@@ -167,6 +167,9 @@ impl ReceiveBuffer {
 
     /// Copies the part [from, to) of a payload that starts at `start`; nothing if it is empty.
     fn copy_in(&mut self, start: Seq, payload: &[u8], from: Seq, to: Seq) {
+        if to.at_or_before(from) {
+            return;
+        }
         let (skip, len) = (from.since(start) as usize, to.since(from) as usize);
         let offset = (self.unread + from.since(self.next)) as usize;
         self.ring.write_at(offset, &payload[skip..skip + len]);

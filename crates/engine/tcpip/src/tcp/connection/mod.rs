@@ -10,6 +10,8 @@
 //! representations ([`super::half_open`], [`super::time_wait`]).
 
 mod input;
+#[cfg(test)]
+mod invariants;
 mod output;
 mod timeout;
 

@@ -1,0 +1,52 @@
+//! What always holds between two calls; the tests ask after every step.
+
+use super::{Connection, State};
+use crate::tcp::Settings;
+use crate::tcp::timers::NEVER;
+
+impl Connection {
+    /// Asserts the invariants of one connection.
+    pub(crate) fn check(&self, settings: &Settings) {
+        assert!(self.una.at_or_before(self.next) && self.next.at_or_before(self.max));
+        if !self.is_over() {
+            assert!(self.max.at_or_before(self.stream_end().max(self.iss + 1)));
+        }
+        let sendable = self.plan().is_some();
+        assert!(!sendable || self.is_ready, "something to send, but not in the ready list");
+        // (a) Whatever is in flight, or waits for the peer, has a timer.
+        let is_waiting = match self.state {
+            State::SynSent | State::SynReceived => true,
+            State::TimeWait | State::Closed => false,
+            _ => self.una != self.stream_end(),
+        };
+        assert!(
+            !is_waiting || sendable || self.retransmit_at != NEVER,
+            "{:?}: una {:?} max {:?} end {:?} window {} and no timer",
+            self.state,
+            self.una,
+            self.max,
+            self.stream_end(),
+            self.window,
+        );
+        if self.is_over() {
+            assert_eq!(self.deadline(), NEVER, "a timer outlives its connection");
+        } else {
+            assert!(self.unacknowledged == 0 || self.acks_due > 0 || self.ack_at != NEVER);
+        }
+        // (c) What is held stays under its caps.
+        assert!(self.send.capacity() <= settings.send_bytes);
+        assert!(self.receive.capacity() <= settings.receive_bytes);
+        assert!(self.receive.range_count() <= settings.out_of_order_ranges);
+    }
+
+    /// State, for traces.
+    pub(crate) const fn name(&self) -> State {
+        self.state
+    }
+
+    /// The congestion window in bytes, for traces.
+    pub(crate) fn congestion_window(&self) -> u32 {
+        use crate::tcp::congestion::Congestion;
+        self.congestion.window()
+    }
+}
