@@ -56,6 +56,21 @@ pub(crate) fn tethered(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// `command`, which [`tethered`] made, as one would type it without the tether.
+pub(crate) fn typed(command: &Command) -> String {
+    let words = command.get_args().skip(2).map(|word| {
+        let word = word.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@+%".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else {
+            // A shell's single quotes keep everything but themselves.
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// A tethered child; dropping it ends its whole process group.
 pub(crate) struct Tethered {
     child: Child,
@@ -179,4 +194,25 @@ pub(crate) fn find_program(name: &OsStr) -> Option<std::path::PathBuf> {
     }
     let path: OsString = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| executable(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_shown_as_a_shell_takes_them() {
+        let mut command = tethered("qemu");
+        command.args(["-m", "64k", "a b", "it's", ""]);
+        assert_eq!(typed(&command), "qemu -m 64k 'a b' 'it'\\''s' ''");
+    }
+
+    #[test]
+    fn programs_are_found_on_the_path_or_by_their_path() {
+        let shell = find_program(OsStr::new("sh")).expect("every Unix has sh on its PATH");
+        assert_eq!(find_program(shell.as_os_str()), Some(shell));
+        assert_eq!(find_program(OsStr::new("no-such-program-here")), None);
+        // A file that nobody may execute is no program.
+        assert_eq!(find_program(OsStr::new("/proc/self/cmdline")), None);
+    }
 }

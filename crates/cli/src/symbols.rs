@@ -188,11 +188,11 @@ mod tests {
         let Some(id) = build_id_of(&own) else { panic!("the test program has a build id") };
         std::fs::copy(&own, directory.path().join(format!("{id}.debug"))).unwrap();
         let store = directory.path().to_owned();
-        assert!(find(&id, &[store.clone()]).is_some());
+        assert!(find(&id, std::slice::from_ref(&store)).is_some());
         // A file of the right name with another id is not taken.
         let other = "00".repeat(20);
         std::fs::copy(&own, directory.path().join(format!("{other}.debug"))).unwrap();
-        assert_eq!(find(&other, &[store.clone()]), None);
+        assert_eq!(find(&other, std::slice::from_ref(&store)), None);
         assert_eq!(find("../../etc/passwd", &[store]), None);
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::child::{Signals, tethered};
+use crate::child::{Signals, tethered, typed};
 use crate::failure::{Exit, Failure, Result};
 use crate::image::seal::seal;
 use crate::image::{Image, Problem, read_bounded};
@@ -142,7 +142,7 @@ fn compile(
         command.env("CARGO_ENCODED_RUSTFLAGS", recipe::encode(&flags));
         command.env_remove("RUSTFLAGS");
     }
-    ui.detail(&format!("{command:?}"));
+    ui.detail(&typed(&command));
     let spinner = ui.spinner("Building", what.clone());
     match cargo::run(ui, signals, spinner, command)? {
         Ok(finished) => {

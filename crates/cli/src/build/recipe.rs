@@ -84,6 +84,8 @@ pub(crate) fn rustflags(
         "-Clink-arg=-nostdlib",
         "-Clink-arg=-nostartfiles",
         "-Clink-arg=-Wl,--gc-sections",
+        // All missing symbols are named, not the first twenty.
+        "-Clink-arg=-Wl,--error-limit=0",
         "-Clink-arg=-Wl,--build-id=sha1",
         "-Clink-arg=-Wl,-z,norelro",
         "-Clink-arg=-Wl,-z,noexecstack",
@@ -91,7 +93,7 @@ pub(crate) fn rustflags(
     .map(OsString::from)
     .into();
     flags.push(format!("--cfg=fata_target=\"{target}\"").into());
-    flags.push(joined("-Lnative=", &link.empty));
+    flags.push(joined("-Clink-arg=-L", &link.empty));
     flags.push(joined("-Clink-arg=-Wl,-T,", &link.script));
     flags.extend(remap_flags(remaps));
     flags

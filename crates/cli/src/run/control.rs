@@ -1,8 +1,8 @@
 //! QEMU's control protocol (QMP): is the machine running, and why did it stop?
 //!
 //! QEMU's exit status alone cannot tell: 1 is its own failure and also the program's success. So
-//! the machine starts stopped; only when QEMU has set up everything does it obey "cont". What
-//! happens before is QEMU's failure, what happens after is the machine's.
+//! the machine starts stopped, and QEMU answers commands only when it has set up everything. What
+//! happens before its first answer is QEMU's failure, what happens after is the machine's.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// What QEMU tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// Everything is set up, and the machine runs.
+    /// Everything is set up, and the machine is being started.
     Running,
     /// The machine was halted by QEMU itself: it cannot go on.
     Halted,
@@ -53,9 +53,7 @@ pub(crate) fn pair() -> io::Result<(UnixStream, UnixStream)> {
 pub(crate) fn follow(stream: UnixStream, mut report: impl FnMut(Event)) -> io::Result<()> {
     let mut commands = stream.try_clone()?;
     let mut messages = BufReader::new(stream);
-    commands.write_all(
-        b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"cont\",\"id\":\"cont\"}\n",
-    )?;
+    commands.write_all(b"{\"execute\":\"qmp_capabilities\",\"id\":\"ready\"}\n")?;
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -65,14 +63,18 @@ pub(crate) fn follow(stream: UnixStream, mut report: impl FnMut(Event)) -> io::R
         }
         // Whatever does not parse is nothing that we asked for.
         let Ok(message) = serde_json::from_slice::<Message>(&line) else { continue };
-        if let Some(event) = interpret(message) {
-            report(event);
+        let Some(event) = interpret(message) else { continue };
+        let start = event == Event::Running;
+        // First the report: a short program may end QEMU before it can answer "cont".
+        report(event);
+        if start {
+            commands.write_all(b"{\"execute\":\"cont\"}\n")?;
         }
     }
 }
 
 fn interpret(message: Message) -> Option<Event> {
-    if message.id.as_deref() == Some("cont") && message.returned.is_some() {
+    if message.id.as_deref() == Some("ready") && message.returned.is_some() {
         return Some(Event::Running);
     }
     match message.event?.as_str() {
@@ -95,23 +97,24 @@ mod tests {
         follow(ours, |event| seen.push(event)).unwrap();
         let mut sent = String::new();
         qemus.read_to_string(&mut sent).unwrap();
-        assert!(sent.contains("qmp_capabilities") && sent.contains("cont"), "{sent}");
+        assert!(sent.contains("qmp_capabilities"), "{sent}");
+        assert_eq!(sent.contains("cont"), seen.contains(&Event::Running), "{sent}");
         seen
     }
 
     #[test]
-    fn running_counts_from_the_answer_to_cont() {
+    fn the_first_answer_means_that_all_is_set_up() {
         let script = concat!(
             "{\"QMP\":{\"version\":{},\"capabilities\":[]}}\r\n",
-            "{\"return\":{}}\r\n",
+            "{\"return\":{},\"id\":\"ready\"}\r\n",
             "{\"timestamp\":{},\"event\":\"RESUME\"}\r\n",
-            "{\"return\":{},\"id\":\"cont\"}\r\n",
+            "{\"return\":{}}\r\n",
             "not json\r\n",
             "{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true,\"reason\":\"guest-reset\"}}\r\n",
         );
         assert_eq!(events(script), [Event::Running, Event::Shutdown("guest-reset".into())]);
         assert_eq!(events("{\"event\":\"STOP\"}\n"), [Event::Halted]);
-        assert_eq!(events("{\"error\":{},\"id\":\"cont\"}\n"), []);
+        assert_eq!(events("{\"error\":{},\"id\":\"ready\"}\n"), []);
         assert_eq!(events(""), []);
     }
 }

@@ -284,7 +284,7 @@ mod tests {
         let (_file, block) = disk("data", 1024);
         let nets = ["admin:tap=tap7".parse().unwrap()];
         let published = ["8443:443".parse().unwrap(), "udp:53:53@service".parse().unwrap()];
-        let devices = attach(&web(), &nets, &[block.clone()], &published).unwrap();
+        let devices = attach(&web(), &nets, std::slice::from_ref(&block), &published).unwrap();
         assert_eq!(devices.blocks, [block]);
         let [service, admin] = devices.cards.as_slice() else { panic!("{devices:?}") };
         assert_eq!((service.stack.as_str(), &service.link), ("service", &Link::User));
@@ -328,10 +328,15 @@ mod tests {
         let twice = [block.clone(), block.clone()];
         assert!(attach(&web(), &[], &twice, &[]).unwrap_err().what.contains("twice"));
         let nets = ["tap=t".parse().unwrap()];
-        let shared = attach(&web(), &nets, &[block.clone()], &[]).unwrap_err();
+        let shared = attach(&web(), &nets, std::slice::from_ref(&block), &[]).unwrap_err();
         assert!(shared.what.contains("share t"), "{shared}");
         let nets = ["user".parse().unwrap(), "user".parse().unwrap()];
-        assert!(attach(&web(), &nets, &[block.clone()], &[]).unwrap_err().what.contains("twice"));
+        assert!(
+            attach(&web(), &nets, std::slice::from_ref(&block), &[])
+                .unwrap_err()
+                .what
+                .contains("twice")
+        );
         let ports = ["80:1".parse().unwrap(), "80:2".parse().unwrap()];
         assert!(attach(&web(), &[], &[block], &ports).unwrap_err().what.contains("twice"));
     }

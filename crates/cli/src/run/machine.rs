@@ -72,7 +72,7 @@ pub(crate) fn run(run: Run<'_>, mut plan: Plan<'_>) -> Result<u8> {
     let mut command = tethered(&qemu);
     command.args(qemu::command_line(&plan)?);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    ui.detail(&format!("{command:?}"));
+    ui.detail(&child::typed(&command));
 
     let started = Instant::now();
     let deadline = timeout.and_then(|timeout| started.checked_add(timeout));

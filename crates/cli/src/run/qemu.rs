@@ -81,13 +81,19 @@ pub(crate) fn command_line(plan: &Plan<'_>) -> Result<Vec<OsString>> {
         "-machine",
         match machine {
             Machine::Microvm => {
-                "microvm,x-option-roms=off,pit=on,pic=off,rtc=on,isa-serial=on,acpi=off"
+                "microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,acpi=off"
             }
             Machine::Q35 => "q35,usb=off,smbus=off,sata=off",
         },
     );
     line.pair("-accel", plan.accelerator.as_str());
-    line.pair("-cpu", "max");
+    line.pair(
+        "-cpu",
+        match plan.accelerator {
+            Accelerator::Tcg => "max",
+            Accelerator::Kvm => "host",
+        },
+    );
     line.pair("-m", format!("{}k", plan.memory.bytes / 1024));
     for flag in ["-nodefaults", "-no-user-config", "-no-reboot", "-S"] {
         line.word(flag);
