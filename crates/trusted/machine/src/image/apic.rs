@@ -4,7 +4,7 @@
 //! down from a number and one that compares with the TSC. Intel SDM volume 3, chapter 11.
 
 use super::cell::OneCpu;
-use super::traps::{END_OF_INTERRUPT, PENDING, SPURIOUS_VECTOR};
+use super::traps::{END_OF_INTERRUPT, SPURIOUS_VECTOR};
 use super::{cpu, tables};
 use core::sync::atomic::Ordering;
 
@@ -25,7 +25,6 @@ const CURRENT_COUNT: u32 = 0x390;
 const DIVIDE: u32 = 0x3e0;
 
 const MASKED: u32 = 1 << 16;
-const PERIODIC_MODE: u32 = 0b01 << 17;
 const TSC_DEADLINE_MODE: u32 = 0b10 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
 
@@ -111,24 +110,7 @@ pub(crate) fn start_counter() {
 
 /// How far the counter has come since [`start_counter`].
 pub(crate) fn counted() -> u32 {
-    u32::MAX - current_count()
-}
-
-/// Where the counter, which counts down, stands.
-pub(crate) fn current_count() -> u32 {
-    read(CURRENT_COUNT)
-}
-
-/// Asks for an interrupt each `ticks`, so that the counter goes on after the first.
-pub(crate) fn arm_periodic(ticks: u32) {
-    write(LVT_TIMER, PERIODIC_MODE | u32::from(TIMER_VECTOR));
-    write(INITIAL_COUNT, ticks);
-}
-
-/// Whether the timer's interrupt came and was not delivered yet.
-pub(crate) fn timer_is_pending() -> bool {
-    let vector = usize::from(TIMER_VECTOR);
-    PENDING[vector / 64].load(Ordering::Relaxed) & 1 << (vector % 64) != 0
+    u32::MAX - read(CURRENT_COUNT)
 }
 
 /// How the timer is set.

@@ -7,7 +7,7 @@
 //! is lost; and whatever woke the processor, the word and the clock decide.
 
 use super::cell::OneCpu;
-use super::{cpu, time, vectors};
+use super::{apic, cpu, time, vectors};
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU64, Ordering};
 use fata_shared::interrupt::Line;
@@ -65,16 +65,15 @@ fn sleep_until_changed(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>
         if !unchanged() {
             return Woken::Changed;
         }
-        if let Some(deadline) = deadline_nanos {
-            if time::monotonic_nanos() >= deadline {
-                return Woken::Deadline;
-            }
-            time::arm(deadline);
-        }
+        let armed = match deadline_nanos {
+            Some(deadline) if time::monotonic_nanos() >= deadline => return Woken::Deadline,
+            Some(deadline) => Some(time::arm(deadline)),
+            None => None,
+        };
         TIMES_IDLE.fetch_add(1, Ordering::Relaxed);
         cpu::sleep_until_interrupt();
-        if deadline_nanos.is_some() {
-            time::disarm();
+        if let Some(timer) = armed {
+            apic::disarm(timer);
         }
     }
 }

@@ -2,10 +2,8 @@
 //!
 //! The monotonic clock is the time-stamp counter, scaled. Its frequency comes from whoever knows it
 //! best: the hypervisor (kvmclock, Xen's or VMware's leaf), the processor (CPUID 0x15), or a
-//! measurement against a clock whose frequency is known. A measurement at boot must be short, and
-//! with that coarse; where the machine's timer itself is the clock that is known, the first long
-//! sleep measures again, and the better slope takes over without a jump. The wall clock is read once,
-//! at boot, and runs with the monotonic one from there.
+//! measurement against a clock whose frequency is known, for a few milliseconds. The wall clock is
+//! read once, at boot, and runs with the monotonic one from there.
 
 use super::cell::OneCpu;
 use super::{apic, cpu};
@@ -24,33 +22,15 @@ struct Clock {
     timer: Timer,
     /// What to add to monotonic time for wall time; `None` without a wall clock.
     wall_offset_nanos: Option<u64>,
-    refinement: Refinement,
-}
-
-/// How far the second measurement is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refinement {
-    /// There will be one, at a sleep that is long enough.
-    Wanted,
-    /// The timer runs, periodically, with this many ticks; the TSC at its start is known.
-    Running { start: Bracket, period_ticks: u32 },
-    /// It is done, or not needed.
-    Done,
 }
 
 static CLOCK: OneCpu<Option<Clock>> = OneCpu::new(None);
 
-/// How long the measurement at boot takes when a better one follows: both ends are read to about
-/// 0.2 µs, so this is good to some 300 ppm.
-const ROUGH_CALIBRATION_NANOS: u64 = 1_000_000;
-/// How long it takes when none follows: good to about 50 ppm.
-const CALIBRATION_NANOS: u64 = 5_000_000;
-/// How long a sleep must be to measure in it, for 10 ppm; and how long it may be, so that twice its
-/// ticks fit the counter.
-const REFINEMENT_NANOS: core::ops::RangeInclusive<u64> = 30_000_000..=2_000_000_000;
-/// A second measurement that is further than this from the first, in parts per million, is not
-/// believed: the sleep was disturbed.
-const REFINEMENT_PPM_MAX: u64 = 2_000;
+/// How long a measurement takes when the reference is a clock of nanoseconds: both ends are read to
+/// well under 0.1 µs, so a millisecond gives under 100 ppm (30 were seen).
+const FAST_CALIBRATION_NANOS: u64 = 1_000_000;
+/// How long it takes with the slow clocks of a PC, whose ticks are 0.3 and 0.8 µs.
+const SLOW_CALIBRATION_NANOS: u64 = 8_000_000;
 /// How often each end is read, to keep the reading that was disturbed least.
 const READINGS: usize = 4;
 /// The frequency of QEMU's and KVM's emulated APIC timer: a tick is a nanosecond.
@@ -62,7 +42,7 @@ const PIT_HERTZ: u64 = 1_193_182;
 
 /// Finds out how fast the counters run and what day it is.
 pub(crate) fn init(platform: &Platform) -> Result<(), &'static str> {
-    let (tsc_hertz, apic_hertz, is_rough) = frequencies(platform)?;
+    let (tsc_hertz, apic_hertz) = frequencies(platform)?;
     let entry = ENTRY_TICKS.load(Ordering::Relaxed);
     let scale = Scale::new(entry, 0, tsc_hertz).ok_or("the TSC's frequency makes no sense")?;
     let timer = match apic_hertz {
@@ -71,15 +51,11 @@ pub(crate) fn init(platform: &Platform) -> Result<(), &'static str> {
         None => return Err("the APIC timer's frequency is unknown"),
     };
     apic::init_timer(timer);
-    let refinement = match timer {
-        Timer::Count { .. } if is_rough => Refinement::Wanted,
-        _ => Refinement::Done,
-    };
     let now = scale.nanos(cpu::ticks());
     let wall_offset_nanos = hypervisor::kvm_wall_nanos()
         .or_else(|| read_rtc().map(|seconds| seconds * NANOS_PER_SECOND))
         .map(|wall| wall.saturating_sub(now));
-    CLOCK.with(|place| *place = Some(Clock { scale, timer, wall_offset_nanos, refinement }));
+    CLOCK.with(|place| *place = Some(Clock { scale, timer, wall_offset_nanos }));
     Ok(())
 }
 
@@ -104,94 +80,42 @@ pub fn tsc_hertz() -> u64 {
     CLOCK.with(|clock| clock.as_ref().map_or(0, |clock| clock.scale.hertz()))
 }
 
-/// Asks for an interrupt when monotonic time reaches `deadline_nanos`. To be followed by [`disarm`].
-pub(crate) fn arm(deadline_nanos: u64) {
+/// Asks for an interrupt when monotonic time reaches `deadline_nanos`.
+pub(crate) fn arm(deadline_nanos: u64) -> Timer {
     CLOCK.with(|clock| {
-        let Some(clock) = clock.as_mut() else { return };
+        let clock = clock.as_ref().expect("the clock is set up before anything sleeps");
         let left = deadline_nanos.saturating_sub(clock.scale.nanos(cpu::ticks()));
-        match clock.timer {
-            Timer::Count { hertz }
-                if clock.refinement == Refinement::Wanted && REFINEMENT_NANOS.contains(&left) =>
-            {
-                clock.start_refinement(left, hertz);
-            }
-            timer => apic::arm(timer, clock.scale.ticks(deadline_nanos), left),
-        }
-    });
+        apic::arm(clock.timer, clock.scale.ticks(deadline_nanos), left);
+        clock.timer
+    })
 }
 
-/// Takes back what [`arm`] asked for.
-pub(crate) fn disarm() {
-    CLOCK.with(|clock| {
-        let Some(clock) = clock.as_mut() else { return };
-        if let (Refinement::Running { start, period_ticks }, Timer::Count { hertz }) =
-            (clock.refinement, clock.timer)
-        {
-            clock.end_refinement(start, period_ticks, hertz);
-        }
-        apic::disarm(clock.timer);
-    });
-}
-
-impl Clock {
-    /// Arms the timer so that it goes on counting after it has fired.
-    fn start_refinement(&mut self, nanos: u64, hertz: u64) {
-        let ticks = u128::from(nanos) * u128::from(hertz) / u128::from(NANOS_PER_SECOND);
-        let Ok(period_ticks) = u32::try_from(ticks) else { return };
-        let before = cpu::ticks();
-        apic::arm_periodic(period_ticks);
-        let start = Bracket { before, reference: 0, after: cpu::ticks() };
-        self.refinement = Refinement::Running { start, period_ticks };
-    }
-
-    /// Reads how far the timer has come, and with that how fast the TSC is.
-    fn end_refinement(&mut self, start: Bracket, period_ticks: u32, hertz: u64) {
-        self.refinement = Refinement::Wanted;
-        let mut read = || u64::from(period_ticks.saturating_sub(apic::current_count()));
-        let mut end = bracket(&mut read);
-        if apic::timer_is_pending() {
-            end.reference += u64::from(period_ticks);
-        }
-        apic::init_timer(self.timer);
-        let old = self.scale.hertz();
-        let Some(new) = scale::frequency(start, end, hertz) else { return };
-        let is_long = end.reference >= hertz / 1000 * (REFINEMENT_NANOS.start() / 1_000_000);
-        if is_long && new.abs_diff(old) < old / 1_000_000 * REFINEMENT_PPM_MAX {
-            if let Some(scale) = self.scale.rebased(cpu::ticks(), new) {
-                self.scale = scale;
-                self.refinement = Refinement::Done;
-            }
-        }
-    }
-}
-
-/// The TSC's frequency, the APIC timer's when it is known or measured on the way, and whether the
-/// former is rough.
-fn frequencies(platform: &Platform) -> Result<(u64, Option<u64>, bool), &'static str> {
+/// The TSC's frequency, and the APIC timer's when it is known or measured on the way.
+fn frequencies(platform: &Platform) -> Result<(u64, Option<u64>), &'static str> {
     let apic_hertz = hypervisor::apic_hertz();
     if let Some(hertz) = hypervisor::tsc_hertz().or_else(processor_tsc_hertz) {
         if apic_hertz.is_some() || apic::has_tsc_deadline() {
-            return Ok((hertz, apic_hertz, false));
+            return Ok((hertz, apic_hertz));
         }
     }
     // A clock that is known, and the APIC's counter beside it in case it is not.
-    let is_rough = apic_hertz.is_some() && !apic::has_tsc_deadline();
-    let nanos = if is_rough { ROUGH_CALIBRATION_NANOS } else { CALIBRATION_NANOS };
     let mut apic_span = (0, 0);
     let (reference_hertz, first, last) = if let Some(hertz) = apic_hertz {
         apic::start_counter();
-        let (first, last) = measure(hertz, nanos, || u64::from(apic::counted()), &mut apic_span)?;
+        let (first, last) =
+            measure(hertz, FAST_CALIBRATION_NANOS, || u64::from(apic::counted()), &mut apic_span)?;
         (hertz, first, last)
     } else if let Some(port) = platform.pm_timer_port.filter(|&port| pm_timer_runs(port)) {
         apic::start_counter();
         let mut read = widen(PM_TIMER_BITS, move || read_pm_timer(port));
-        let (first, last) = measure(PM_TIMER_HERTZ, nanos, &mut read, &mut apic_span)?;
+        let (first, last) =
+            measure(PM_TIMER_HERTZ, SLOW_CALIBRATION_NANOS, &mut read, &mut apic_span)?;
         (PM_TIMER_HERTZ, first, last)
     } else {
         start_pit();
         apic::start_counter();
         let mut read = widen(16, || u64::from(!read_pit()));
-        let (first, last) = measure(PIT_HERTZ, nanos, &mut read, &mut apic_span)?;
+        let (first, last) = measure(PIT_HERTZ, SLOW_CALIBRATION_NANOS, &mut read, &mut apic_span)?;
         (PIT_HERTZ, first, last)
     };
     let tsc_hertz =
@@ -201,7 +125,7 @@ fn frequencies(platform: &Platform) -> Result<(u64, Option<u64>, bool), &'static
         let elapsed = u128::from(last.reference - first.reference);
         u64::try_from(counted * u128::from(reference_hertz) / elapsed).ok()
     });
-    Ok((tsc_hertz, apic_hertz, is_rough))
+    Ok((tsc_hertz, apic_hertz))
 }
 
 /// Brackets of a reference clock at the ends of an interval, and the APIC's count there.
