@@ -55,7 +55,7 @@ pub(crate) fn expand(item: TokenStream) -> syn::Result<TokenStream> {
             };
             const MANIFEST: &'static [&'static str] = #manifest;
 
-            fn take(
+            async fn take(
                 wiring: &mut ::fata::wiring::Wiring,
             ) -> ::core::result::Result<Self, ::fata::wiring::WiringError> {
                 ::core::result::Result::Ok(Self { #(#takes),* })
@@ -196,7 +196,7 @@ fn take(entry: &Entry<'_>) -> TokenStream {
     // The type's span, so that "is no device" points at the type.
     match entry.kind {
         Kind::Device => quote_spanned! { ty.span() =>
-            #identifier: <#ty as ::fata::Device>::take(wiring, #name)?
+            #identifier: <#ty as ::fata::Device>::take(wiring, #name).await?
         },
         Kind::Argument(_) => quote_spanned! { ty.span() =>
             #identifier: ::fata::wiring::Wiring::argument::<#ty>(wiring, #name)?

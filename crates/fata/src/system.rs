@@ -41,8 +41,8 @@ mod implementation {
 
     pub(super) fn memory() -> Option<Memory> {
         Some(Memory {
-            total_bytes: memory::total_bytes() as u64,
-            used_bytes: memory::used_bytes() as u64,
+            total_bytes: memory::total_bytes(),
+            used_bytes: memory::used_bytes(),
         })
     }
 }

@@ -23,6 +23,8 @@ mod console;
 mod control;
 mod error;
 mod interrupts;
+#[cfg(test)]
+mod model;
 mod net;
 mod queue;
 mod rng;
@@ -59,12 +61,98 @@ pub struct Options {
     pub block: BlockOptions,
 }
 
+/// A device that was found and not yet started: its driver is still to be chosen.
+///
+/// A program that starts only the kinds of devices that it uses is linked with their drivers alone;
+/// [`mmio::probe`] and [`pci::probe`] need them all.
+pub struct Slot {
+    transport: Box<dyn Transport>,
+}
+
+/// What a device is, as far as there are drivers here (virtio 1.2, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceType {
+    /// A network interface.
+    Net,
+    /// A disk.
+    Block,
+    /// A console.
+    Console,
+    /// A source of entropy.
+    Entropy,
+    /// Another device, with its number.
+    Other(u32),
+}
+
+impl Slot {
+    /// What the device is.
+    pub fn device_type(&self) -> DeviceType {
+        match self.transport.device_id() {
+            device_type::NET => DeviceType::Net,
+            device_type::BLOCK => DeviceType::Block,
+            device_type::CONSOLE => DeviceType::Console,
+            device_type::ENTROPY => DeviceType::Entropy,
+            id => DeviceType::Other(id),
+        }
+    }
+
+    /// Starts the driver of a network interface.
+    ///
+    /// # Errors
+    /// [`ProbeError`]; the device was reset. Also when it is something else.
+    pub fn start_net(self, options: &NetOptions) -> Result<VirtioNet, ProbeError> {
+        VirtioNet::start(self.of_type(device_type::NET)?, options)
+    }
+
+    /// Starts the driver of a disk.
+    ///
+    /// # Errors
+    /// As [`start_net`](Slot::start_net).
+    pub fn start_block(self, options: &BlockOptions) -> Result<VirtioBlock, ProbeError> {
+        VirtioBlock::start(self.of_type(device_type::BLOCK)?, options)
+    }
+
+    /// Starts the driver of a console.
+    ///
+    /// # Errors
+    /// As [`start_net`](Slot::start_net).
+    pub fn start_console(self) -> Result<VirtioConsole, ProbeError> {
+        VirtioConsole::start(self.of_type(device_type::CONSOLE)?)
+    }
+
+    /// Starts the driver of a source of entropy.
+    ///
+    /// # Errors
+    /// As [`start_net`](Slot::start_net).
+    pub fn start_entropy(self) -> Result<VirtioRng, ProbeError> {
+        VirtioRng::start(self.of_type(device_type::ENTROPY)?)
+    }
+
+    fn of_type(self, id: u32) -> Result<Box<dyn Transport>, ProbeError> {
+        match self.transport.device_id() {
+            actual if actual == id => Ok(self.transport),
+            actual => Err(ProbeError::UnsupportedType { id: actual }),
+        }
+    }
+}
+
 /// Devices behind MMIO windows (virtio 1.2, section 4.2).
 pub mod mmio {
-    use super::{Device, Options, ProbeError, start};
+    use super::{Device, Options, ProbeError, Slot, start};
     use crate::transport::mmio::Mmio;
     use fata_shared::interrupt::Line;
     use fata_shared::registers::Registers;
+
+    /// Looks for a device behind `registers`, which fires `line`, without starting it. `None`: the
+    /// slot is empty.
+    ///
+    /// # Errors
+    /// [`ProbeError`] when the registers are not those of a modern virtio device.
+    pub fn find(registers: Registers, line: Line) -> Result<Option<Slot>, ProbeError> {
+        let transport = Mmio::open(registers, line)?;
+        Ok(transport.map(|transport| Slot { transport: Box::new(transport) }))
+    }
 
     /// Starts the driver of the device behind `registers`, which fires `line`. `None`: the slot is
     /// empty.
@@ -93,9 +181,19 @@ pub mod mmio {
 
 /// Devices behind PCI functions (virtio 1.2, section 4.1).
 pub mod pci {
-    use super::{Device, Options, ProbeError, start};
+    use super::{Device, Options, ProbeError, Slot, start};
     use crate::transport::pci::Pci;
     use fata_shared::pci::Function;
+
+    /// Looks whether `function` is a virtio device, without starting it. `None`: it is none, and was
+    /// left alone.
+    ///
+    /// # Errors
+    /// [`ProbeError`] when it is one and breaks virtio's rules for PCI, or is a legacy one.
+    pub fn find(function: Box<dyn Function>) -> Result<Option<Slot>, ProbeError> {
+        let transport = Pci::open(function)?;
+        Ok(transport.map(|transport| Slot { transport: Box::new(transport) }))
+    }
 
     /// Starts the driver of the device behind `function`. `None`: it is no virtio device, and was
     /// left alone.

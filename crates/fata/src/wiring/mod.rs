@@ -74,11 +74,33 @@ pub trait Device: sealed::Sealed + Sized {
     /// The program can do without it: the type is an `Option`.
     const OPTIONAL: bool = false;
 
+    /// Takes the device `name` out of the wiring; `None` if nothing is attached under the name.
+    ///
+    /// # Errors
+    /// [`WiringError`] when it is attached and does not work.
+    fn take_attached(
+        wiring: &mut Wiring,
+        name: &'static str,
+    ) -> impl Future<Output = Result<Option<Self>, WiringError>>;
+
     /// Takes the device `name` out of the wiring.
     ///
     /// # Errors
     /// [`WiringError`] when the machine has no such device, or it does not work.
-    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError>;
+    fn take(
+        wiring: &mut Wiring,
+        name: &'static str,
+    ) -> impl Future<Output = Result<Self, WiringError>> {
+        async move {
+            match Self::take_attached(wiring, name).await? {
+                Some(device) => Ok(device),
+                None => Err(WiringError::Device {
+                    name: name.to_string(),
+                    reason: wiring.target.missing(name, Self::KIND),
+                }),
+            }
+        }
+    }
 }
 
 mod sealed {
@@ -91,16 +113,22 @@ mod sealed {
 impl Device for crate::Stack {
     const KIND: DeviceKind = DeviceKind::Stack;
 
-    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError> {
-        wiring.target.stack(name, &wiring.arguments)
+    async fn take_attached(
+        wiring: &mut Wiring,
+        name: &'static str,
+    ) -> Result<Option<Self>, WiringError> {
+        wiring.target.stack(name, &wiring.arguments).await
     }
 }
 
 impl Device for crate::Block {
     const KIND: DeviceKind = DeviceKind::Block;
 
-    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError> {
-        wiring.target.block(name, &wiring.arguments)
+    async fn take_attached(
+        wiring: &mut Wiring,
+        name: &'static str,
+    ) -> Result<Option<Self>, WiringError> {
+        wiring.target.block(name, &wiring.arguments).await
     }
 }
 
@@ -109,8 +137,10 @@ impl<D: Device> Device for Option<D> {
     const KIND: DeviceKind = D::KIND;
     const OPTIONAL: bool = true;
 
-    fn take(wiring: &mut Wiring, name: &'static str) -> Result<Self, WiringError> {
-        let attached = wiring.target.is_attached(name, D::KIND, &wiring.arguments);
-        attached.then(|| D::take(wiring, name)).transpose()
+    async fn take_attached(
+        wiring: &mut Wiring,
+        name: &'static str,
+    ) -> Result<Option<Self>, WiringError> {
+        Ok(Some(D::take_attached(wiring, name).await?))
     }
 }

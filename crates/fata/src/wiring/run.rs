@@ -77,7 +77,7 @@ async fn wire<D: Devices>(
         print!("{}", help::text(start.package, program, &settings));
         return Ok(None);
     }
-    let target = target::Target::new(entry, program).await?;
+    let target = target::Target::new(entry, program);
     let mut wiring = Wiring { program, arguments, target };
-    D::take(&mut wiring).map(Some)
+    D::take(&mut wiring).await.map(Some)
 }

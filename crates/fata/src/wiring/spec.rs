@@ -75,7 +75,7 @@ pub trait Devices: Sized {
     ///
     /// # Errors
     /// The first field's [`WiringError`].
-    fn take(wiring: &mut Wiring) -> Result<Self, WiringError>;
+    fn take(wiring: &mut Wiring) -> impl Future<Output = Result<Self, WiringError>>;
 }
 
 /// The devices of a program whose `main` takes none.
@@ -86,7 +86,7 @@ impl Devices for NoDevices {
     // `#[fata::main]` knows the package's name and writes the manifest itself.
     const MANIFEST: &'static [&'static str] = &[];
 
-    fn take(_wiring: &mut Wiring) -> Result<Self, WiringError> {
+    async fn take(_wiring: &mut Wiring) -> Result<Self, WiringError> {
         Ok(NoDevices)
     }
 }

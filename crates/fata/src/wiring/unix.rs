@@ -44,34 +44,45 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
 pub(super) struct Target;
 
 impl Target {
-    pub(super) async fn new(_entry: Entry, _program: &Program) -> Result<Self, WiringError> {
-        Ok(Target)
+    pub(super) fn new(_entry: Entry, _program: &Program) -> Self {
+        Target
     }
 
-    /// Something was named for the device. The host's sockets are always there.
-    pub(super) fn is_attached(&self, name: &str, kind: DeviceKind, arguments: &Arguments) -> bool {
-        match kind {
-            DeviceKind::Stack => true,
-            DeviceKind::Block => arguments.setting(name, "file").is_some(),
-        }
-    }
-
-    pub(super) fn stack(&mut self, name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
+    /// The stack `name`; the host's sockets are always there.
+    pub(super) async fn stack(
+        &mut self,
+        name: &str,
+        arguments: &Arguments,
+    ) -> Result<Option<Stack>, WiringError> {
         match arguments.setting(name, "tap") {
-            Some(interface) => over_tap(name, interface, arguments),
-            None => over_host(name, arguments),
+            Some(interface) => over_tap(name, interface, arguments).map(Some),
+            None => over_host(name, arguments).map(Some),
         }
     }
 
-    pub(super) fn block(&mut self, name: &str, arguments: &Arguments) -> Result<Block, WiringError> {
-        let failed = |reason| WiringError::Device { name: name.to_string(), reason };
-        let path = arguments.setting(name, "file").ok_or_else(|| {
-            failed(format!("it needs a file: `--{name}.file=PATH`, or `fata run --block {name}=PATH`"))
-        })?;
+    /// The disk `name`, if a file was named for it.
+    pub(super) async fn block(
+        &mut self,
+        name: &str,
+        arguments: &Arguments,
+    ) -> Result<Option<Block>, WiringError> {
+        let Some(path) = arguments.setting(name, "file") else { return Ok(None) };
         let read_only = arguments.flag(name, "read-only")?;
-        let file = FileBlock::open(Path::new(path), read_only)
-            .map_err(|error| failed(format!("the file `{path}` does not serve as a disk: {error}")))?;
-        Ok(Block::new(file))
+        let file = FileBlock::open(Path::new(path), read_only).map_err(|error| {
+            let reason = format!("the file `{path}` does not serve as a disk: {error}");
+            WiringError::Device { name: name.to_string(), reason }
+        })?;
+        Ok(Some(Block::new(file)))
+    }
+
+    /// Why the device `name` is missing, and what to do.
+    pub(super) fn missing(&self, name: &str, kind: DeviceKind) -> String {
+        match kind {
+            DeviceKind::Stack => "the host has no sockets".to_string(),
+            DeviceKind::Block => {
+                format!("it needs a file: `--{name}.file=PATH`, or `fata run --block {name}=PATH`")
+            }
+        }
     }
 }
 

@@ -4,10 +4,9 @@ use super::arguments::{Arguments, WiringError};
 use super::spec::{DeviceKind, Program};
 use super::stack_config;
 use crate::{Block, Stack};
-use fata_device::Nic;
-use fata_machine::{backtrace, console, devices, entropy, idle, time};
-use fata_virtio::{Device, VirtioBlock, VirtioNet};
-use std::collections::BTreeMap;
+use fata_machine::{backtrace, console, devices, entropy, idle, memory, time};
+use fata_virtio::{BlockOptions, DeviceType, NetOptions, ProbeError, Slot, VirtioBlock};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -15,12 +14,24 @@ use tokio::runtime::{Builder, Runtime};
 /// What the manifest calls this target.
 pub const TARGET: &str = "virtio";
 
+/// How long the machine waits for its entropy device at start. A host answers in microseconds, or
+/// has nothing to give.
+const ENTROPY_TIMEOUT_NANOS: u64 = 200_000_000;
+
 /// How long a device's interrupt waits at most while the program keeps the CPU busy.
 const BACKSTOP: Duration = Duration::from_millis(1);
 
 /// The machine's devices, found before the program's first random number is drawn.
 pub(super) struct Entry {
-    devices: Vec<Device>,
+    nics: VecDeque<Found>,
+    disks: Vec<Found>,
+}
+
+/// A device that was found, and where. Its driver starts when the program takes it: so an image is
+/// linked with the drivers of what it uses, and a device that it does not use is left alone.
+struct Found {
+    place: String,
+    slot: Slot,
 }
 
 pub(super) fn enter() -> Entry {
@@ -31,42 +42,58 @@ pub(super) fn enter() -> Entry {
     if std::env::var("FATA_BOOT_TIMES").is_ok() {
         println!("fata: main after {} us", time::since_entry_nanos() / 1000);
     }
-    let mut found = Vec::new();
-    for slot in devices::virtio_mmio() {
-        let place = format!("virtio-mmio at {:#x}", slot.address);
-        keep(&mut found, place, fata_virtio::mmio::probe(slot.registers, slot.line));
+    let mut entry = Entry { nics: VecDeque::new(), disks: Vec::new() };
+    for device in devices::virtio_mmio() {
+        let place = format!("virtio-mmio at {:#x}", device.address);
+        entry.add(place, fata_virtio::mmio::find(device.registers, device.line));
     }
     for function in devices::pci() {
         let place = format!("PCI function {}", function.address());
-        keep(&mut found, place, fata_virtio::pci::probe(function));
+        entry.add(place, fata_virtio::pci::find(function));
     }
-    for device in &mut found {
-        match device {
-            Device::Entropy(source) => {
-                let mut seed = [0; 32];
-                match source.fill(&mut seed) {
-                    Ok(()) => entropy::add(&seed),
-                    Err(error) => eprintln!("fata: virtio-rng gave no numbers: {error}"),
-                }
-            }
-            Device::Console(_) | Device::Net(_) | Device::Block(_) => {}
-        }
-    }
-    Entry { devices: found }
+    entry
 }
 
-/// Keeps a device that works, and says why another does not. What the program needs of those, the
-/// wiring will miss by name.
-fn keep<E: std::fmt::Display>(
-    found: &mut Vec<Device>,
-    place: String,
-    probed: Result<Option<Device>, E>,
-) {
-    match probed {
-        Ok(Some(device)) => found.push(device),
-        Ok(None) => {}
-        Err(error) => eprintln!("fata: {place}: {error}"),
+impl Entry {
+    /// Keeps a device that can be used, and says why another cannot. What the program needs of
+    /// those, the wiring will miss by name.
+    fn add(&mut self, place: String, found: Result<Option<Slot>, ProbeError>) {
+        let started = match found {
+            Ok(None) => Ok(()),
+            Ok(Some(slot)) => match slot.device_type() {
+                DeviceType::Net => Ok(self.nics.push_back(Found { place: place.clone(), slot })),
+                DeviceType::Block => Ok(self.disks.push(Found { place: place.clone(), slot })),
+                DeviceType::Console => attach_console(slot),
+                DeviceType::Entropy => seed(slot),
+                // Whatever it is, no program of ours can name it.
+                _ => Ok(()),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = started {
+            eprintln!("fata: {place}: {error}");
+        }
     }
+}
+
+/// Sends what the program prints to a virtio console too.
+fn attach_console(slot: Slot) -> Result<(), String> {
+    let terminal = slot.start_console().map_err(|error| error.to_string())?;
+    console::attach(Box::new(move |text| terminal.write(text) == text.len()));
+    Ok(())
+}
+
+/// Gives the machine's generator what an entropy device has, before the program draws its first
+/// random number.
+fn seed(slot: Slot) -> Result<(), String> {
+    let mut source = slot.start_entropy().map_err(|error| error.to_string())?;
+    let deadline = time::monotonic_nanos() + ENTROPY_TIMEOUT_NANOS;
+    let mut seed = [0; 32];
+    source
+        .fill_polling(&mut seed, || time::monotonic_nanos() < deadline)
+        .map_err(|error| error.to_string())?;
+    entropy::add(&seed);
+    Ok(())
 }
 
 pub(super) fn runtime() -> io::Result<Runtime> {
@@ -87,84 +114,83 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
 
 pub(super) struct Target {
     /// One interface for each stack of the manifest, in bus order; taken when its stack is.
-    nics: BTreeMap<&'static str, VirtioNet>,
+    nics: BTreeMap<&'static str, Found>,
+    /// Disks that nobody has asked for their names yet.
+    unnamed: Vec<Found>,
     /// Disks by their serials.
-    blocks: BTreeMap<String, VirtioBlock>,
+    disks: BTreeMap<String, VirtioBlock>,
 }
 
 impl Target {
-    pub(super) async fn new(entry: Entry, program: &'static Program) -> Result<Self, WiringError> {
-        let mut stacks = program.devices.iter().filter(|spec| spec.kind == DeviceKind::Stack);
-        let mut target = Target { nics: BTreeMap::new(), blocks: BTreeMap::new() };
-        for device in entry.devices {
-            match device {
-                Device::Net(nic) => match stacks.next() {
-                    Some(spec) => drop(target.nics.insert(spec.name, nic)),
-                    None => eprintln!("fata: the interface {} is not in the manifest", nic.mac()),
-                },
-                Device::Block(disk) => target.add_disk(disk).await?,
-                Device::Entropy(_) => {}
-                Device::Console(terminal) => console::attach(terminal.into_sink()),
-            }
+    pub(super) fn new(mut entry: Entry, program: &'static Program) -> Self {
+        let stacks = program.devices.iter().filter(|spec| spec.kind == DeviceKind::Stack);
+        let nics = stacks.map_while(|spec| Some((spec.name, entry.nics.pop_front()?))).collect();
+        for Found { place, .. } in entry.nics {
+            eprintln!("fata: {place}: a network interface that the manifest does not name");
         }
         tokio::spawn(backstop());
-        Ok(target)
+        Target { nics, unnamed: entry.disks, disks: BTreeMap::new() }
     }
 
-    async fn add_disk(&mut self, disk: VirtioBlock) -> Result<(), WiringError> {
-        let serial = match disk.serial().await {
-            Ok(serial) => serial,
-            Err(error) => {
-                eprintln!("fata: a disk does not say its name: {error}");
-                return Ok(());
+    /// The stack `name`, if the machine has an interface for it.
+    pub(super) async fn stack(
+        &mut self,
+        name: &str,
+        arguments: &Arguments,
+    ) -> Result<Option<Stack>, WiringError> {
+        let Some(Found { place, slot }) = self.nics.remove(name) else { return Ok(None) };
+        let options = NetOptions::for_memory(memory::total_bytes());
+        let nic = slot.start_net(&options).map_err(|error| WiringError::Device {
+            name: name.to_string(),
+            reason: format!("{place}: {error}"),
+        })?;
+        stack_config::spawn_stack(name, Box::new(nic), arguments).map(Some)
+    }
+
+    /// The disk `name`, if the machine has it.
+    pub(super) async fn block(
+        &mut self,
+        name: &str,
+        _: &Arguments,
+    ) -> Result<Option<Block>, WiringError> {
+        for Found { place, slot } in std::mem::take(&mut self.unnamed) {
+            match named_disk(slot).await {
+                Err(error) => eprintln!("fata: {place}: {error}"),
+                Ok((serial, disk)) => {
+                    if self.disks.insert(serial.clone(), disk).is_some() {
+                        let reason = "two disks have this serial; give each its own".to_string();
+                        return Err(WiringError::Device { name: serial, reason });
+                    }
+                }
             }
-        };
-        match self.blocks.insert(serial.clone(), disk) {
-            None => Ok(()),
-            Some(_) => Err(WiringError::Device {
-                name: serial.clone(),
-                reason: format!("two disks have the serial `{serial}`; give each its own"),
-            }),
         }
+        Ok(self.disks.remove(name).map(Block::new))
     }
 
-    /// The machine has such a device.
-    pub(super) fn is_attached(&self, name: &str, kind: DeviceKind, _: &Arguments) -> bool {
+    /// Why the device `name` is missing, and what to do.
+    pub(super) fn missing(&self, name: &str, kind: DeviceKind) -> String {
         match kind {
-            DeviceKind::Stack => self.nics.contains_key(name),
-            DeviceKind::Block => self.blocks.contains_key(name),
-        }
-    }
-
-    pub(super) fn stack(&mut self, name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
-        let nic = self.nics.remove(name).ok_or_else(|| WiringError::Device {
-            name: name.to_string(),
-            reason: "the machine has too few network interfaces: attach a virtio-net for each \
-                     stack of the manifest, in its order"
+            DeviceKind::Stack => "the machine has too few network interfaces: attach a virtio-net \
+                                  for each stack of the manifest, in its order"
                 .to_string(),
-        })?;
-        stack_config::spawn_stack(name, Box::new(nic), arguments)
-    }
-
-    pub(super) fn block(&mut self, name: &str, _: &Arguments) -> Result<Block, WiringError> {
-        let disk = self.blocks.remove(name).ok_or_else(|| WiringError::Device {
-            name: name.to_string(),
-            reason: format!(
-                "the machine has no such disk: attach a virtio-blk whose serial is `{name}`{}",
-                self.found_disks()
-            ),
-        })?;
-        Ok(Block::new(disk))
-    }
-
-    fn found_disks(&self) -> String {
-        let serials: Vec<String> = self.blocks.keys().map(|serial| format!("`{serial}`")).collect();
-        if serials.is_empty() {
-            String::new()
-        } else {
-            format!(" (there is {})", serials.join(", "))
+            DeviceKind::Block => {
+                let others: Vec<String> =
+                    self.disks.keys().map(|serial| format!("`{serial}`")).collect();
+                let others = if others.is_empty() { "none" } else { &others.join(", ") };
+                format!(
+                    "the machine has no such disk: attach a virtio-blk whose serial is `{name}` \
+                     (other disks there: {others})"
+                )
+            }
         }
     }
+}
+
+/// Starts a disk and asks for its serial, which is its name.
+async fn named_disk(slot: Slot) -> Result<(String, VirtioBlock), String> {
+    let disk = slot.start_block(&BlockOptions::default()).map_err(|error| error.to_string())?;
+    let serial = disk.serial().await.map_err(|error| error.to_string())?;
+    Ok((serial, disk))
 }
 
 /// Delivers interrupts while the CPU is busy.

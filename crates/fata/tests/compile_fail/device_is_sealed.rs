@@ -5,8 +5,11 @@ struct Toaster;
 impl fata::Device for Toaster {
     const KIND: fata::wiring::DeviceKind = fata::wiring::DeviceKind::Block;
 
-    fn take(_: &mut fata::wiring::Wiring, _: &'static str) -> Result<Self, fata::wiring::WiringError> {
-        Ok(Toaster)
+    async fn take_attached(
+        _: &mut fata::wiring::Wiring,
+        _: &'static str,
+    ) -> Result<Option<Self>, fata::wiring::WiringError> {
+        Ok(Some(Toaster))
     }
 }
 
