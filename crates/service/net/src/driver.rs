@@ -118,9 +118,9 @@ impl Future for Driver {
         let driver = &mut *self;
         let now = driver.shared.now();
         let mut state = driver.shared.lock();
-        // Whoever acts from here on need not wake us; a waker that is left from a poll that nobody
-        // asked for goes with the others.
-        driver.woken.extend(state.driver.take());
+        // Whoever acts from here on need not wake us. A waker that is left, because it was the
+        // interface or the alarm that woke us, is dropped outside the lock.
+        let _last = state.driver.take();
         let turned = turn(&mut state, driver.nic.as_mut(), cx, now);
         state.take_events(&mut driver.woken);
         let deadline = match turned {

@@ -158,6 +158,24 @@ async fn unread_data_makes_dropping_a_reset() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reset_wakes_the_reader_and_the_writer() {
+    let (_left, _right, client, mut server) = connected().await;
+    server.write_all(b"hello").await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(client);
+    let reads = tokio::spawn(async move {
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.map(|_| all)
+    });
+    // Nobody reads at the other end, so this waits at last.
+    let writes = tokio::spawn(async move { writer.write_all(&vec![7; 10_000_000]).await });
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!reads.is_finished() && !writes.is_finished());
+    drop(server);
+    let errors = [reads.await.unwrap().unwrap_err(), writes.await.unwrap().unwrap_err()];
+    assert_eq!(errors.map(|error| error.kind()), [ErrorKind::ConnectionReset; 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_listens() {
     let (left, _right) = pair();
     let error = left.stack.tcp_connect(at(RIGHT, 81)).await.unwrap_err();
@@ -272,6 +290,10 @@ async fn a_flood_of_datagrams_waits_for_the_interface() {
     let (left, right) = pair();
     let server = right.stack.udp_bind(53).await.unwrap();
     let client = left.stack.udp_bind(0).await.unwrap();
+    // The neighbour is known from here on; few packets wait for one that is not.
+    client.send_to(b"first", at(RIGHT, 53)).await.unwrap();
+    let mut buffer = [0; 1500];
+    server.recv_from(&mut buffer).await.unwrap();
     let payload = [7; 1400];
     // More than the socket's queue holds: each `send_to` past that waits for its turn.
     for _ in 0..1000 {
@@ -279,10 +301,9 @@ async fn a_flood_of_datagrams_waits_for_the_interface() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let counters = right.stack.counters();
-    assert_eq!(counters.udp_received + counters.dropped_udp_queue, 1000);
+    assert_eq!(counters.udp_received + counters.dropped_udp_queue, 1001);
     assert!(counters.udp_received > 100);
-    let mut buffer = [0; 1500];
-    for _ in 0..counters.udp_received {
+    for _ in 1..counters.udp_received {
         server.recv_from(&mut buffer).await.unwrap();
     }
     assert!(timeout(Duration::from_secs(1), server.recv_from(&mut buffer)).await.is_err());
@@ -416,11 +437,21 @@ async fn without_a_dhcp_server_connecting_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_stack_sleeps() {
-    let (left, _right, _client, _server) = connected().await;
+    let (left, _right, mut client, mut server) = connected().await;
+    client.write_all(b"ping").await.unwrap();
+    server.read_exact(&mut [0; 4]).await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let frames = left.probe.sent();
+    let (frames, turns) = (left.probe.sent(), left.probe.turns());
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(left.probe.sent(), frames, "nothing is due, so nothing is sent");
+    let turns = left.probe.turns() - turns;
+    assert!(turns <= 5, "nothing is due, so the driver sleeps, but it had {turns} turns");
+    // Woken for one thing, it does it and sleeps again.
+    let turns = left.probe.turns();
+    client.write_all(b"ping").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let turns = left.probe.turns() - turns;
+    assert!((2..=12).contains(&turns), "{turns} turns for one segment");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use fata_net::{AddressConfig, Config, Stack};
 use fata_unix::Tap;
 use sha2::{Digest, Sha256};
 use std::future::Future;
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -338,13 +338,20 @@ fn an_address_from_dnsmasq() {
              --interface=tap0 --bind-interfaces --leasefile-ro --log-facility=- --no-ping \
              --dhcp-range=192.0.2.50,192.0.2.60,255.255.255.0,1h --dhcp-option=option:router,192.0.2.1 \
              --dhcp-option=option:dns-server,192.0.2.3 --pid-file=";
-        let _dnsmasq = Killed(
+        let mut dnsmasq = Killed(
             Command::new("dnsmasq")
                 .args(arguments.split_whitespace())
-                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
                 .spawn()
                 .expect("dnsmasq runs"),
         );
+        // It says when it is listening; the pipe stays open for what it says later.
+        let mut log = BufReader::new(dnsmasq.0.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("sockets bound") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "dnsmasq ended");
+        }
         let stack = fata_with(AddressConfig::Dhcp { hostname: Some("fata".into()) });
         assert_eq!(stack.address(), None);
         let address = stack.ready().await.unwrap();

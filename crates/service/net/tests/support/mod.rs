@@ -26,6 +26,8 @@ struct Lane {
     /// Frames carried so far, and calls of `flush` that told the other end of some.
     carried: u64,
     batches: u64,
+    /// Times that the end that sends here was asked for a frame.
+    turns: u64,
 }
 
 /// Breaks one end of a cable, or counts what went over it.
@@ -46,6 +48,11 @@ impl Probe {
         if let Some(waker) = receiver {
             waker.wake();
         }
+    }
+
+    /// Times that the driver asked the interface for a frame.
+    pub(crate) fn turns(&self) -> u64 {
+        self.sent.lock().unwrap().turns
     }
 
     /// Frames that the interface sent, and in how many batches.
@@ -89,6 +96,7 @@ impl Nic for CableEnd {
         consume: &mut dyn FnMut(&mut [u8], Checksum),
     ) -> Poll<Result<(), NicError>> {
         self.check()?;
+        self.sent.lock().unwrap().turns += 1;
         let (frame, sender) = {
             let mut lane = self.received.lock().unwrap();
             match lane.frames.pop_front() {
