@@ -163,7 +163,7 @@ impl Block for VirtioBlock {
 }
 
 impl core::fmt::Debug for VirtioBlock {
-    fn fmt(&self, f: &mut control::fmt::Formatter<'_>) -> core::fmt::Result {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("VirtioBlock")
             .field("geometry", &self.geometry)
             .field("limits", &self.limits)

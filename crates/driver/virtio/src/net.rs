@@ -93,7 +93,7 @@ pub struct VirtioNet {
     state: Result<Queues, NicError>,
     /// Transmit buffers that the device does not have; the one used last is on top, warm.
     free: Vec<DmaBuffer>,
-    /// Where a frame that spans several buffers is joined. At most header and frame long.
+    /// Where a frame that spans several buffers is joined. At most a frame and a buffer long.
     joined: Vec<u8>,
     counters: Arc<NetCounters>,
 }
@@ -257,12 +257,13 @@ impl VirtioNet {
             offer(receive, buffer);
             fit
         } else {
-            // Section 5.1.6.4: 0 is never right, and a frame has no more than its parts.
-            let most = (HEADER_LEN + frame_max).div_ceil(buffer.len());
-            if buffers == 0 || buffers > most {
+            // Section 5.1.6.4: 0 is never right, and there are no more than the device had. A frame
+            // may well be too long (another host on the wire may have a larger MTU): it is passed
+            // over below, not held against the device.
+            let had = usize::from(receive.outstanding()) + 1;
+            if buffers == 0 || buffers > had {
                 return Err(self.close_for(format_args!(
-                    "a frame is said to span {buffers} receive buffers, and {most} hold the \
-                     largest"
+                    "a frame is said to span {buffers} receive buffers, and the device had {had}"
                 )));
             }
             self.joined.clear();
@@ -280,7 +281,9 @@ impl VirtioNet {
                     )));
                 };
                 let part = used.token.take_back();
-                self.joined.extend_from_slice(&part[..used.written as usize]);
+                if self.joined.len() <= frame_max {
+                    self.joined.extend_from_slice(&part[..used.written as usize]);
+                }
                 offer(receive, part);
             }
             let fit =
@@ -450,7 +453,7 @@ impl Drop for VirtioNet {
 }
 
 impl core::fmt::Debug for VirtioNet {
-    fn fmt(&self, f: &mut control::fmt::Formatter<'_>) -> core::fmt::Result {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("VirtioNet")
             .field("mac", &self.mac)
             .field("mtu", &self.mtu)

@@ -66,3 +66,6 @@ impl Doorbell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
