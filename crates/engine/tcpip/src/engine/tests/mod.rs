@@ -10,6 +10,7 @@ mod fuzz;
 mod icmp;
 mod ipv4;
 mod link;
+mod pair;
 mod udp;
 
 use super::*;
@@ -101,6 +102,10 @@ impl Host {
         let udp = counters.udp_sockets as usize
             * (self.limits.udp_receive_bytes + self.limits.udp_send_bytes.max(66_000));
         assert!(is_within(counters.udp_queued_bytes, udp));
+        assert!(is_within(counters.tcp_connections, self.limits.tcp_connections));
+        assert!(is_within(counters.tcp_half_open, self.limits.tcp_half_open));
+        assert!(is_within(counters.tcp_time_wait, self.limits.tcp_time_wait));
+        assert!(is_within(counters.tcp_buffered_bytes, self.limits.tcp_total_bytes));
     }
 
     /// All frames that H has to send now.

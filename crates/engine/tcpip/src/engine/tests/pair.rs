@@ -1,0 +1,327 @@
+//! Two whole stacks on a bad link: ARP, IPv4, TCP and UDP together, over frames.
+
+use super::*;
+use crate::error::TcpError;
+use crate::simulation::{Dice, End, Faults, Pair};
+use crate::socket::{ListenerId, TcpId, TcpStatus};
+
+const PORT: u16 = 80;
+
+/// A host on the link, and its program: it sends `to_send` bytes and the end, and receives what
+/// comes.
+struct Node {
+    engine: Engine,
+    mtu: usize,
+    listener: Option<ListenerId>,
+    connection: Option<TcpId>,
+    to_send: usize,
+    sent: usize,
+    is_shut: bool,
+    received: Vec<u8>,
+    saw_end: bool,
+    error: Option<TcpError>,
+    /// Flips a bit in this many of a thousand frames.
+    corruption: u64,
+    dice: Dice,
+}
+
+/// The bytes of a stream.
+fn byte(at: usize) -> u8 {
+    (at ^ (at >> 8) ^ (at >> 16)) as u8
+}
+
+impl Node {
+    fn new(config: Config, to_send: usize) -> Node {
+        let mtu = config.mtu;
+        let engine = Engine::new(config, Instant::ZERO).unwrap();
+        Node {
+            engine,
+            mtu,
+            listener: None,
+            connection: None,
+            to_send,
+            sent: 0,
+            is_shut: false,
+            received: Vec::new(),
+            saw_end: false,
+            error: None,
+            corruption: 0,
+            dice: Dice(1),
+        }
+    }
+
+    fn run(&mut self, now: Instant) {
+        while self.engine.poll_event().is_some() {}
+        if let Some(listener) = self.listener
+            && let Some(accepted) = self.engine.tcp_accept(now, listener)
+        {
+            self.connection = Some(accepted.connection);
+        }
+        let Some(id) = self.connection else { return };
+        match self.engine.tcp_status(id) {
+            TcpStatus::Connecting => return,
+            TcpStatus::Failed(error) => self.error = Some(error),
+            TcpStatus::Open { .. } | TcpStatus::Closed | TcpStatus::Released => {}
+        }
+        let mut buffer = [0; 4000];
+        while !self.saw_end
+            && let Ok(Some(count)) = self.engine.tcp_read(now, id, &mut buffer)
+        {
+            self.received.extend(&buffer[..count]);
+            self.saw_end = count == 0;
+        }
+        while self.sent < self.to_send {
+            let end = self.to_send.min(self.sent + 3000);
+            let data: Vec<u8> = (self.sent..end).map(byte).collect();
+            match self.engine.tcp_write(now, id, &data) {
+                Ok(Some(count)) => self.sent += count,
+                Ok(None) | Err(_) => return,
+            }
+        }
+        if !self.is_shut {
+            self.is_shut = self.engine.tcp_shutdown(now, id).is_ok();
+        }
+    }
+
+    fn has_all(&self, len: usize) -> bool {
+        self.saw_end
+            && self.received.len() == len
+            && self.received.iter().enumerate().all(|(at, value)| *value == byte(at))
+    }
+}
+
+impl End for Node {
+    type Packet = Vec<u8>;
+
+    fn receive(&mut self, now: Instant, mut frame: Vec<u8>) {
+        if self.dice.below(1000) < self.corruption {
+            let bit = self.dice.below(frame.len() as u64 * 8) as usize;
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+        self.engine.handle_frame(now, &frame, FrameChecksum::Unverified);
+        self.run(now);
+    }
+
+    fn transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 14 + self.mtu];
+        let transmit = self.engine.poll_transmit(now, &mut buffer)?;
+        buffer.truncate(transmit.len);
+        if let Some(PartialChecksum { start, offset }) = transmit.partial_checksum {
+            let (start, at) = (usize::from(start), usize::from(start + offset));
+            let sum = checksum::checksum(&buffer[start..]);
+            buffer[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        Some(buffer)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.engine.handle_timeout(now);
+        self.run(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.engine.poll_timeout()
+    }
+}
+
+fn peer_config() -> Config {
+    let address = AddressConfig::Static { address: P, prefix_len: 24, gateway: None, dns: vec![] };
+    Config { mac: P_MAC, address, secret: [9; 32], ..config() }
+}
+
+/// H connects to P over such a link.
+fn pair(faults: Faults, configs: [Config; 2], to_send: [usize; 2], seed: u64) -> Pair<Node> {
+    let [host, peer] = configs;
+    let ends = [Node::new(host, to_send[0]), Node::new(peer, to_send[1])];
+    let mut pair = Pair::new(ends, faults, seed);
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    pair.ends[1].listener = Some(pair.ends[1].engine.tcp_listen(any, 8).unwrap());
+    let now = pair.now;
+    let remote = SocketAddr::from((P, PORT));
+    pair.ends[0].connection = Some(pair.ends[0].engine.tcp_connect(now, remote).unwrap());
+    pair
+}
+
+#[test]
+fn a_megabyte_each_way_arrives_whole_over_a_good_link() {
+    for offload in [false, true] {
+        let host = Config { transmit_checksum_offload: offload, ..config() };
+        let faults = Faults::none(ms(10));
+        let mut pair = pair(faults, [host, peer_config()], [1_000_000, 1_000_000], 1);
+        pair.run(secs(10));
+        assert!(pair.ends[0].has_all(1_000_000) && pair.ends[1].has_all(1_000_000));
+        for end in &pair.ends {
+            let counters = end.engine.counters();
+            let dropped: Vec<_> = counters
+                .iter()
+                .filter(|(name, value)| name.starts_with("dropped_") && *value > 0)
+                // Each announces its address to whoever knows it.
+                .filter(|(name, _)| *name != "dropped_arp_unsolicited")
+                .collect();
+            assert!(dropped.is_empty(), "{dropped:?}");
+        }
+    }
+}
+
+#[test]
+fn a_link_that_loses_repeats_reorders_and_corrupts_changes_no_byte() {
+    for seed in 0..5 {
+        let faults =
+            Faults { delay: ms(20), loss: 3, duplication: 2, reordering: 10, jitter: ms(30) };
+        let mut pair = pair(faults, [config(), peer_config()], [200_000, 100_000], seed);
+        for end in &mut pair.ends {
+            end.corruption = 20;
+        }
+        pair.run(secs(600));
+        let [host, peer] = &pair.ends;
+        assert!(host.has_all(100_000), "seed {seed}: {} {:?}", host.received.len(), host.error);
+        assert!(peer.has_all(200_000), "seed {seed}: {} {:?}", peer.received.len(), peer.error);
+        let corrupt = peer.engine.counters();
+        assert!(corrupt.dropped_tcp_checksum + corrupt.dropped_ipv4_checksum > 0);
+    }
+}
+
+#[test]
+fn a_connection_to_ourselves_carries_data_without_a_frame() {
+    for address in [H, Ipv4Addr::LOCALHOST] {
+        let mut node = Node::new(config(), 500_000);
+        let mut now = Instant::from_millis(10_000);
+        node.engine.handle_timeout(now);
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        let listener = node.engine.tcp_listen(any, 8).unwrap();
+        node.connection = node.engine.tcp_connect(now, SocketAddr::from((address, PORT))).ok();
+        let mut other = None;
+        let (mut echoed, mut buffer) = (0, [0; 5000]);
+        for _ in 0..20_000 {
+            while let Some(frame) = node.transmit(now) {
+                assert!(sent_arp(&frame).is_some(), "nothing but the announcement leaves");
+            }
+            let Some(deadline) = node.engine.poll_timeout() else { break };
+            now = now.max(deadline);
+            node.engine.handle_timeout(now);
+            node.run(now);
+            let accepted = node.engine.tcp_accept(now, listener);
+            other = other.or(accepted.map(|accepted| accepted.connection));
+            if let Some(id) = other {
+                while let Ok(Some(count @ 1..)) = node.engine.tcp_read(now, id, &mut buffer) {
+                    assert!(
+                        buffer[..count].iter().enumerate().all(|(i, b)| *b == byte(echoed + i))
+                    );
+                    echoed += count;
+                }
+            }
+            if echoed == 500_000 {
+                break;
+            }
+        }
+        assert_eq!(echoed, 500_000, "to {address}");
+        assert!(now < Instant::from_millis(12_000), "without waiting for timers: {now:?}");
+    }
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_ends_the_attempt_to_connect() {
+    let mut host = Host::new();
+    let id = host.engine.tcp_connect(host.now, SocketAddr::from((P, PORT))).unwrap();
+    let frames = host.advance(secs(300));
+    assert!(frames.iter().all(|(_, frame)| sent_packet(frame).is_none()));
+    assert!(matches!(host.engine.tcp_status(id), TcpStatus::Failed(_)));
+    assert!(host.events().contains(&Event::TcpClosed(id)));
+}
+
+#[test]
+fn queues_filled_to_the_brim_leave_room_for_arp_and_a_handshake() {
+    let mut pair = pair(Faults::none(ms(1)), [config(), peer_config()], [10, 10], 1);
+    let now = pair.now;
+    let engine = &mut pair.ends[1].engine;
+    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let sockets: Vec<_> = (1000..1010).map(|port| engine.udp_bind(any(port)).unwrap()).collect();
+    let mut fill = |engine: &mut Engine| {
+        for socket in &sockets {
+            for last in 50..250 {
+                let to = SocketAddr::from((Ipv4Addr::new(10, 0, 0, last), 9));
+                while engine.udp_send(now, *socket, to, &[0; 60_000]).unwrap() {}
+            }
+        }
+        for number in 0..500u16 {
+            let stranger = Ipv4Addr::new(10, 0, 0, 100 + (number % 100) as u8);
+            let mut fragment = header(stranger, P, PROTOCOL_UDP);
+            fragment.identification = number;
+            let mut packet = fragment.to_fragment_bytes(1400, 2800, true).to_vec();
+            packet.extend([0; 1400]);
+            let frame = eth(P_MAC, MacAddress([2, 1, 1, 1, 1, 1]), ethernet::TYPE_IPV4, &packet);
+            engine.handle_frame(now, &frame, FrameChecksum::Unverified);
+        }
+    };
+    fill(engine);
+    pair.run(secs(5));
+    assert!(pair.ends[0].has_all(10) && pair.ends[1].has_all(10));
+}
+
+#[test]
+fn a_device_that_refuses_now_and_then_changes_nothing_but_the_time() {
+    // Each end may send one frame per millisecond: what is not taken stays where it was.
+    let mut pair = pair(Faults::none(ms(1)), [config(), peer_config()], [50_000, 0], 1);
+    let mut in_flight: Vec<(usize, Vec<u8>)> = Vec::new();
+    for millisecond in 1..5000 {
+        let now = Instant::from_millis(millisecond);
+        for (to, frame) in core::mem::take(&mut in_flight) {
+            pair.ends[to].receive(now, frame);
+        }
+        for (which, end) in pair.ends.iter_mut().enumerate() {
+            end.handle_timeout(now);
+            in_flight.extend(end.transmit(now).map(|frame| (1 - which, frame)));
+        }
+    }
+    assert!(pair.ends[1].has_all(50_000), "{}", pair.ends[1].received.len());
+}
+
+#[test]
+fn a_connection_ends_with_an_error_when_the_address_is_lost() {
+    use crate::dhcp::Change;
+    let mut pair = pair(Faults::none(ms(1)), [config(), peer_config()], [0, 0], 1);
+    pair.ends[0].is_shut = true;
+    pair.ends[1].is_shut = true;
+    pair.run(ms(100));
+    let (now, node) = (pair.now, &mut pair.ends[0]);
+    let id = node.connection.unwrap();
+    assert!(matches!(node.engine.tcp_status(id), TcpStatus::Open { .. }));
+    node.engine.apply(now, Some(Change::Lost));
+    assert_eq!(node.engine.tcp_status(id), TcpStatus::Failed(TcpError::AddressLost));
+    let events: Vec<_> = core::iter::from_fn(|| node.engine.poll_event()).collect();
+    assert!(events.contains(&Event::TcpClosed(id)));
+    assert!(events.contains(&Event::AddressChanged));
+    let remote = SocketAddr::from((P, PORT));
+    assert!(node.engine.tcp_connect(now, remote).is_err());
+}
+
+#[test]
+fn ten_thousand_idle_connections_change_nothing_about_the_eleventh_thousand() {
+    // Instructions are counted elsewhere (examples/idle_connections.rs); this shows that it works.
+    let mut configs = [config(), peer_config()];
+    for config in &mut configs {
+        config.limits.tcp_accept_backlog = 20_000;
+    }
+    let mut pair = pair(Faults::none(ms(1)), configs, [1000, 1000], 1);
+    pair.run(secs(1));
+    let now = pair.now;
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 81));
+    pair.ends[1].engine.tcp_listen(any, 20_000).unwrap();
+    let remote = SocketAddr::from((P, 81));
+    for _ in 0..10_000 {
+        pair.ends[0].engine.tcp_connect(now, remote).unwrap();
+    }
+    pair.run(secs(30));
+    assert!(pair.ends[0].engine.counters().tcp_connections >= 10_000);
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 82));
+    pair.ends[1].listener = Some(pair.ends[1].engine.tcp_listen(any, 8).unwrap());
+    let now = pair.now;
+    for node in &mut pair.ends {
+        (node.connection, node.sent, node.is_shut) = (None, 0, false);
+        (node.received, node.saw_end) = (Vec::new(), false);
+    }
+    let remote = SocketAddr::from((P, 82));
+    pair.ends[0].connection = pair.ends[0].engine.tcp_connect(now, remote).ok();
+    pair.run(secs(1));
+    assert!(pair.ends[0].has_all(1000) && pair.ends[1].has_all(1000));
+}
