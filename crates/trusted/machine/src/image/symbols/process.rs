@@ -4,7 +4,7 @@ use super::errno::{EAGAIN, ECHILD, EINVAL, ENOSYS, EPERM, ESRCH};
 use crate::exit_code;
 use crate::image::console::say;
 use crate::image::{backtrace, entropy, heap, power};
-use core::ffi::{c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 
 /// Ends the machine with a code.
 #[unsafe(no_mangle)]
@@ -274,10 +274,18 @@ extern "C" fn waitpid(_process: c_int, _status: *mut c_int, _options: c_int) -> 
     ECHILD.fail()
 }
 
-/// Symbols cannot be looked up at run time: null, which callers take for "this system has it not".
+/// Looks up `getrandom`, which the crate of that name asks for in this way to run on old systems
+/// too. Anything else: null, which callers take for "this system has it not".
+///
+/// # Safety
+/// `name` must be a C string.
 #[unsafe(no_mangle)]
-extern "C" fn dlsym(_handle: *mut c_void, _name: *const c_char) -> *mut c_void {
-    core::ptr::null_mut()
+unsafe extern "C" fn dlsym(_handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    // SAFETY: the caller passes a C string.
+    match unsafe { CStr::from_ptr(name) }.to_bytes() {
+        b"getrandom" => getrandom as *mut c_void,
+        _ => core::ptr::null_mut(),
+    }
 }
 
 /// Waits for a signal: none comes, so this is for ever, asleep.
