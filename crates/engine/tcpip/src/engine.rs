@@ -153,16 +153,14 @@ impl Engine {
         if !self.loopback.is_empty() {
             return Some(Instant::ZERO);
         }
-        [
-            self.tcp.poll_timeout(),
-            self.neighbours.poll_timeout(),
-            self.arp.poll_timeout(),
-            self.reassembly.poll_timeout(),
-            self.dhcp.as_ref().and_then(dhcp::Client::poll_timeout),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let earlier = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (deadline, None) | (None, deadline) => deadline,
+        };
+        let mut deadline = earlier(self.tcp.poll_timeout(), self.neighbours.poll_timeout());
+        deadline = earlier(deadline, self.arp.poll_timeout());
+        deadline = earlier(deadline, self.reassembly.poll_timeout());
+        earlier(deadline, self.dhcp.as_ref().and_then(dhcp::Client::poll_timeout))
     }
 
     /// The next event.

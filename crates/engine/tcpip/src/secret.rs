@@ -38,8 +38,6 @@ pub(crate) enum Purpose {
     DhcpJitter,
     /// Jitter of the limit on ICMP.
     IcmpJitter,
-    /// Times of ARP probes.
-    ArpJitter,
 }
 
 /// The engine's secret, from which keys are derived.
@@ -163,7 +161,7 @@ mod tests {
 
     #[test]
     fn below_stays_below() {
-        let mut random = Keys::new([7; 32]).random(Purpose::ArpJitter);
+        let mut random = Keys::new([7; 32]).random(Purpose::IcmpJitter);
         for bound in [0, 1, 2, 3, 1000, u32::MAX] {
             for _ in 0..100 {
                 assert!(random.below(bound) < bound.max(1));

@@ -4,7 +4,7 @@
 //! servers make use of are all here: an option may be split into several (RFC 3396), and may spill
 //! over into the fields `file` and `sname` (option 52).
 
-use super::{read_ipv4, read_u16, read_u32};
+use super::{read_ipv4, read_u32};
 use crate::config::MacAddress;
 use std::net::Ipv4Addr;
 
@@ -240,7 +240,7 @@ impl Request<'_> {
         Some(TestRequest {
             message_type: *options.get(OPTION_MESSAGE_TYPE).first()?,
             transaction: read_u32(bytes, 4),
-            seconds: read_u16(bytes, 8),
+            seconds: super::read_u16(bytes, 8),
             address: read_ipv4(bytes, 12),
             requested: options.get_address(OPTION_REQUESTED_ADDRESS),
             server: options.get_address(OPTION_SERVER_ID),

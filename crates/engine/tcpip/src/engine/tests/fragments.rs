@@ -235,7 +235,7 @@ fn one_lost_fragment_in_a_hundred_corrupts_nothing_when_identifications_wrap() {
     for number in 0..70_000u32 {
         let payload = [number.to_be_bytes(); 20].concat();
         for (at, frame) in pieces(P, number as u16, &payload, 68).iter().enumerate() {
-            if (number * 3 + at as u32).wrapping_mul(2_654_435_761) % 100 == 0 {
+            if (number * 3 + at as u32).wrapping_mul(2_654_435_761).is_multiple_of(100) {
                 lost += 1;
             } else {
                 host.engine.handle_frame(host.now, frame, FrameChecksum::Verified);

@@ -23,6 +23,11 @@ struct Node {
     /// Flips a bit in this many of a thousand frames.
     corruption: u64,
     dice: Dice,
+    /// A router before this host passes no larger IP packet, and says so.
+    narrow: Option<usize>,
+    /// What the router says.
+    reports: Vec<Vec<u8>>,
+    largest_seen: usize,
 }
 
 /// The bytes of a stream.
@@ -47,6 +52,9 @@ impl Node {
             error: None,
             corruption: 0,
             dice: Dice(1),
+            narrow: None,
+            reports: Vec::new(),
+            largest_seen: 0,
         }
     }
 
@@ -98,11 +106,24 @@ impl End for Node {
             let bit = self.dice.below(frame.len() as u64 * 8) as usize;
             frame[bit / 8] ^= 1 << (bit % 8);
         }
+        if let Some(narrow) = self.narrow.filter(|narrow| frame.len() > 14 + narrow) {
+            // RFC 1191 §4: the header and eight bytes of what did not fit.
+            let word = (narrow as u32).to_be_bytes();
+            let message =
+                icmpv4::to_bytes(icmpv4::DESTINATION_UNREACHABLE, 4, word, &frame[14..42]);
+            let report = ip(GATEWAY, H, PROTOCOL_ICMP, &message);
+            self.reports.push(report);
+            return;
+        }
+        self.largest_seen = self.largest_seen.max(frame.len() - 14);
         self.engine.handle_frame(now, &frame, FrameChecksum::Unverified);
         self.run(now);
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if let Some(report) = self.reports.pop() {
+            return Some(report);
+        }
         let mut buffer = vec![0; 14 + self.mtu];
         let transmit = self.engine.poll_transmit(now, &mut buffer)?;
         buffer.truncate(transmit.len);
@@ -236,7 +257,7 @@ fn queues_filled_to_the_brim_leave_room_for_arp_and_a_handshake() {
     let engine = &mut pair.ends[1].engine;
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let sockets: Vec<_> = (1000..1010).map(|port| engine.udp_bind(any(port)).unwrap()).collect();
-    let mut fill = |engine: &mut Engine| {
+    let fill = |engine: &mut Engine| {
         for socket in &sockets {
             for last in 50..250 {
                 let to = SocketAddr::from((Ipv4Addr::new(10, 0, 0, last), 9));
@@ -324,4 +345,37 @@ fn ten_thousand_idle_connections_change_nothing_about_the_eleventh_thousand() {
     pair.ends[0].connection = pair.ends[0].engine.tcp_connect(now, remote).ok();
     pair.run(secs(1));
     assert!(pair.ends[0].has_all(1000) && pair.ends[1].has_all(1000));
+}
+
+#[test]
+fn a_narrow_link_behind_a_router_is_found_and_kept_to() {
+    let mut pair = pair(Faults::none(ms(10)), [config(), peer_config()], [300_000, 0], 1);
+    pair.ends[1].narrow = Some(1300);
+    pair.run(secs(5));
+    assert!(pair.ends[1].has_all(300_000), "{}", pair.ends[1].received.len());
+    assert_eq!(pair.ends[1].largest_seen, 1300);
+    let counters = pair.ends[0].engine.counters();
+    assert!((1..=12).contains(&counters.icmp_errors_received), "{counters:?}");
+    assert_eq!(counters.tcp_retransmit_timeouts, 0);
+}
+
+#[test]
+fn after_idle_months_a_transfer_goes_at_full_speed() {
+    for days in [30, 60, 400] {
+        let mut pair = pair(Faults::none(ms(10)), [config(), peer_config()], [0, 0], 1);
+        pair.ends[0].is_shut = true;
+        pair.ends[1].is_shut = true;
+        pair.run(secs(1));
+        let frames = pair.sent();
+        pair.run(secs(days * 86_400));
+        assert!(pair.sent() <= frames + 10, "an idle connection is silent");
+        for end in &mut pair.ends {
+            (end.to_send, end.is_shut) = (300_000, false);
+        }
+        let now = pair.now;
+        pair.ends[0].run(now);
+        pair.ends[1].run(now);
+        pair.run(secs(3));
+        assert!(pair.ends.iter().all(|end| end.has_all(300_000)), "after {days} days");
+    }
 }
