@@ -155,9 +155,10 @@ impl AsyncRead for TcpStream {
         }
         shared.act(|state, now| {
             state.check()?;
-            match state.engine.tcp_read(now, id, buffer.initialize_unfilled()) {
-                Ok(Some(len)) => {
-                    buffer.advance(len);
+            let room = buffer.remaining();
+            let sink = &mut |bytes: &[u8]| buffer.put_slice(bytes);
+            match state.engine.tcp_read_with(now, id, room, sink) {
+                Ok(Some(_)) => {
                     // The window may have opened.
                     state.want_driver();
                     Poll::Ready(Ok(()))

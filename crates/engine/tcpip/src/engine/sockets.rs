@@ -109,6 +109,21 @@ impl Engine {
         self.tcp.read(now, id, buffer)
     }
 
+    /// [`tcp_read`](Engine::tcp_read) that lends at most `max` received bytes to `sink`, in order
+    /// and in at most two pieces, for a caller whose own memory is not initialised.
+    ///
+    /// # Errors
+    /// [`TcpError`].
+    pub fn tcp_read_with(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        max: usize,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<Option<usize>, TcpError> {
+        self.tcp.read_with(now, id, max, sink)
+    }
+
     /// Takes bytes of `data` for sending; returns how many. `None`: there is no room yet.
     ///
     /// # Errors

@@ -186,6 +186,17 @@ impl Ring {
         tail.copy_from_slice(&self.bytes[..tail.len()]);
     }
 
+    /// The bytes at `offset`, `offset + len <= capacity`: those up to the end of the memory, and
+    /// those that go on at its start.
+    pub(crate) fn slices(&self, offset: usize, len: usize) -> [&[u8]; 2] {
+        debug_assert!(offset + len <= self.capacity());
+        if len == 0 {
+            return [&[], &[]];
+        }
+        let (start, first) = self.locate(offset, len);
+        [&self.bytes[start..start + first], &self.bytes[..len - first]]
+    }
+
     /// Moves the head over `count` bytes.
     pub(crate) const fn advance(&mut self, count: usize) {
         if count > 0 {

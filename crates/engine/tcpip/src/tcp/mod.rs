@@ -355,7 +355,22 @@ impl Tcp {
         id: TcpId,
         buffer: &mut [u8],
     ) -> Result<Option<usize>, TcpError> {
-        self.with_held(now, id, |connection, shared| connection.read(now, buffer, shared))?
+        let mut filled = 0;
+        self.read_with(now, id, buffer.len(), &mut |slice| {
+            buffer[filled..filled + slice.len()].copy_from_slice(slice);
+            filled += slice.len();
+        })
+    }
+
+    /// See `Engine::tcp_read_with`.
+    pub(crate) fn read_with(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        max: usize,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<Option<usize>, TcpError> {
+        self.with_held(now, id, |connection, shared| connection.read(now, max, sink, shared))?
     }
 
     /// See `Engine::tcp_write`.

@@ -190,10 +190,20 @@ impl ReceiveBuffer {
         memory.count_ranges(before, self.ranges.len());
     }
 
-    /// Copies unread bytes out; returns how many. Gives the memory back when nothing is held.
-    pub(crate) fn read(&mut self, out: &mut [u8], memory: &mut Memory) -> usize {
-        let count = out.len().min(self.unread as usize);
-        self.ring.read_at(0, &mut out[..count]);
+    /// Lends at most `max` unread bytes to `sink`, in order, and forgets them; returns how many.
+    /// Gives the memory back when nothing is held.
+    pub(crate) fn read(
+        &mut self,
+        max: usize,
+        sink: &mut dyn FnMut(&[u8]),
+        memory: &mut Memory,
+    ) -> usize {
+        let count = max.min(self.unread as usize);
+        for slice in self.ring.slices(0, count) {
+            if !slice.is_empty() {
+                sink(slice);
+            }
+        }
         self.unread -= count as u32;
         if self.unread == 0 && self.ranges.is_empty() {
             self.ring.release(memory);
@@ -228,8 +238,8 @@ mod tests {
     }
 
     fn read_all(buffer: &mut ReceiveBuffer, memory: &mut Memory) -> Vec<u8> {
-        let mut bytes = vec![0; buffer.unread() as usize];
-        buffer.read(&mut bytes, memory);
+        let mut bytes = Vec::new();
+        buffer.read(usize::MAX, &mut |slice| bytes.extend_from_slice(slice), memory);
         bytes
     }
 

@@ -458,17 +458,18 @@ impl Connection {
     pub(crate) fn read(
         &mut self,
         now: Instant,
-        out: &mut [u8],
+        max: usize,
+        sink: &mut dyn FnMut(&[u8]),
         shared: &mut Shared,
     ) -> Result<Option<usize>, TcpError> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        if out.is_empty() {
+        if max == 0 {
             return Ok(Some(0));
         }
         if self.receive.unread() > 0 {
-            let count = self.receive.read(out, &mut shared.memory);
+            let count = self.receive.read(max, sink, &mut shared.memory);
             self.active_at = now;
             self.offer_window(shared);
             return Ok(Some(count));
