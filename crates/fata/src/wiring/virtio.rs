@@ -34,6 +34,9 @@ struct Found {
     slot: Slot,
 }
 
+/// How long the backstop waits at most when the machine is idle: a wake-up an hour costs nothing.
+const BACKSTOP_IDLE: Duration = Duration::from_secs(3600);
+
 pub(super) fn enter() -> Entry {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("fata: {panic}");
@@ -198,9 +201,13 @@ async fn named_disk(slot: Slot) -> Result<(String, VirtioBlock), String> {
 /// Interrupts are delivered when the machine goes idle and when it leaves idleness. A program that
 /// always has something to do would keep devices waiting for ever; so, from the moment the machine
 /// leaves idleness, this task looks every millisecond, until it has seen the machine idle again.
+///
+/// While it waits, it keeps a timer in the runtime. A runtime without timers sleeps until it is
+/// woken from another thread, and nothing but that; with one, it looks for runnable tasks whenever
+/// its sleep ends. Interrupts wake tasks on this thread, so its sleeps must be of the second kind.
 async fn backstop() {
     loop {
-        idle::until_busy().await;
+        let _ = tokio::time::timeout(BACKSTOP_IDLE, idle::until_busy()).await;
         let mut seen = idle::times_idle();
         loop {
             tokio::time::sleep(BACKSTOP).await;

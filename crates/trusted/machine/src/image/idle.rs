@@ -41,12 +41,19 @@ pub async fn until_busy() {
 pub(crate) enum Woken {
     /// The condition holds no longer.
     Changed,
+    /// Interrupts were delivered; whether that changed anything, the caller must find out.
+    Interrupted,
     /// The deadline has passed.
     Deadline,
 }
 
-/// Sleeps as long as `unchanged` says so, and at most until the monotonic time `deadline_nanos`.
-/// Without either end the machine sleeps for ever, as a program does that waits for nothing.
+/// Sleeps as long as `unchanged` says so, until interrupts were delivered, and at most until the
+/// monotonic time `deadline_nanos`. Without any of these the machine sleeps for ever, as a program
+/// does that waits for nothing.
+///
+/// It must return when interrupts were delivered: a task that is woken from here, on the runtime's
+/// own thread, is put into the queue of runnable tasks without a change to the word that the runtime
+/// sleeps on. A futex may end its wait for no reason at all, so this is no lie.
 pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
     let before = times_idle();
     let woken = sleep_until_changed(unchanged, deadline_nanos);
@@ -59,11 +66,19 @@ pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u
     woken
 }
 
+/// Sleeps until the monotonic time `deadline_nanos`, whatever comes between.
+pub(crate) fn sleep_until(deadline_nanos: u64) {
+    while sleep_while(|| true, Some(deadline_nanos)) != Woken::Deadline {}
+}
+
 fn sleep_until_changed(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
     loop {
-        deliver_interrupts();
+        let interrupted = deliver_interrupts();
         if !unchanged() {
             return Woken::Changed;
+        }
+        if interrupted {
+            return Woken::Interrupted;
         }
         let armed = match deadline_nanos {
             Some(deadline) if time::monotonic_nanos() >= deadline => return Woken::Deadline,
