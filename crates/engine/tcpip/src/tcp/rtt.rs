@@ -20,7 +20,7 @@ const RTO_MAX_US: u32 = 60_000_000;
 /// What is known of one path's round-trip time. Microseconds in 32 bits: 71 minutes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rtt {
-    /// SRTT; 0 before the first measurement.
+    /// SRTT; nothing before the first measurement.
     smoothed_us: u32,
     /// RTTVAR.
     variation_us: u32,
@@ -28,11 +28,18 @@ pub(crate) struct Rtt {
     timeout_us: u32,
     /// How often the timer expired since the last valid measurement.
     backoff: u8,
+    is_measured: bool,
 }
 
 impl Rtt {
     pub(crate) const fn new() -> Self {
-        Rtt { smoothed_us: 0, variation_us: 0, timeout_us: RTO_INITIAL_US, backoff: 0 }
+        Rtt {
+            smoothed_us: 0,
+            variation_us: 0,
+            timeout_us: RTO_INITIAL_US,
+            backoff: 0,
+            is_measured: false,
+        }
     }
 
     /// RTO with backoff.
@@ -55,7 +62,7 @@ impl Rtt {
     /// The timer of the SYN expired, and now data begins (RFC 6298 §5.7).
     pub(crate) const fn syn_was_lost(&mut self) {
         self.backoff = 0;
-        if self.smoothed_us == 0 {
+        if !self.is_measured {
             self.timeout_us = RTO_AFTER_SYN_LOSS_US;
         }
     }
@@ -63,9 +70,9 @@ impl Rtt {
     /// A measurement of something that was sent once, or whose timestamp came back (Karn's
     /// algorithm, RFC 6298 §3).
     pub(crate) fn measure(&mut self, sample: Duration) {
-        let sample_us =
-            u32::try_from(sample.as_micros()).unwrap_or(u32::MAX).clamp(1, RTO_MAX_US * 2);
-        if self.smoothed_us == 0 {
+        let sample_us = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX).min(RTO_MAX_US * 2);
+        if !self.is_measured {
+            self.is_measured = true;
             // RFC 6298 §2.2.
             self.smoothed_us = sample_us;
             self.variation_us = sample_us / 2;
@@ -73,7 +80,7 @@ impl Rtt {
             // RFC 6298 §2.3, with beta 1/4 and alpha 1/8.
             let error_us = self.smoothed_us.abs_diff(sample_us);
             self.variation_us = self.variation_us - self.variation_us / 4 + error_us / 4;
-            self.smoothed_us = (self.smoothed_us - self.smoothed_us / 8 + sample_us / 8).max(1);
+            self.smoothed_us = self.smoothed_us - self.smoothed_us / 8 + sample_us / 8;
         }
         let margin_us = self.variation_us.saturating_mul(4).max(MARGIN_MIN_US);
         self.timeout_us = self.smoothed_us.saturating_add(margin_us).min(RTO_MAX_US);
@@ -105,9 +112,15 @@ mod tests {
 
     #[test]
     fn first_measurement_gives_three_times_itself_or_a_margin() {
-        for (sample, timeout) in
-            [(1, 201), (10, 210), (100, 300), (200, 600), (5000, 15_000), (90_000, 60_000)]
-        {
+        for (sample, timeout) in [
+            (0, 200),
+            (1, 201),
+            (10, 210),
+            (100, 300),
+            (200, 600),
+            (5000, 15_000),
+            (90_000, 60_000),
+        ] {
             let mut rtt = Rtt::new();
             rtt.back_off();
             rtt.measure(ms(sample));

@@ -91,10 +91,10 @@ impl Connection {
         }
         self.on_new_ack(now, header, shared);
         self.establish();
-        self.acks_due = 1;
         let data =
             Segment { header: Header { sequence: irs + 1, ..*header }, payload: segment.payload };
         self.on_data(now, &data, shared);
+        self.acks_due = self.acks_due.max(1);
     }
 
     /// RFC 9293 §3.10.7.4.
@@ -191,20 +191,25 @@ impl Connection {
             self.challenge(now, shared);
         } else if segment.sequence_len() > 0 {
             // Data or FIN that we have already, or have no room for: the peer must learn it now.
-            self.acknowledge_at_once();
+            self.acknowledge_each();
         } else if now.saturating_since(self.answered_at) >= ANSWER_INTERVAL
             || self.answered_at == Instant::ZERO
         {
             self.answered_at = now;
-            self.acks_due = self.acks_due.max(1);
+            self.acknowledge_at_once();
         } else {
             shared.counters.tcp_challenges_limited += 1;
         }
     }
 
-    /// Owes one more ACK now.
-    fn acknowledge_at_once(&mut self) {
+    /// Owes one more ACK now: the sender counts them.
+    fn acknowledge_each(&mut self) {
         self.acks_due = (self.acks_due + 1).min(ACKS_DUE_MAX);
+    }
+
+    /// Owes an ACK now.
+    fn acknowledge_at_once(&mut self) {
+        self.acks_due = self.acks_due.max(1);
     }
 
     /// Sends a challenge ACK, within the limit (RFC 5961 §3.2, §4.2, §5.2, §7).
@@ -215,7 +220,7 @@ impl Connection {
         }
         if self.challenges < CHALLENGES_MAX {
             self.challenges += 1;
-            self.acks_due = self.acks_due.max(1);
+            self.acknowledge_at_once();
             shared.counters.tcp_challenges_sent += 1;
         } else {
             shared.counters.tcp_challenges_limited += 1;
@@ -455,8 +460,11 @@ impl Connection {
                 State::FinWait2 => self.finish(State::TimeWait, shared),
                 _ => {}
             }
-        } else if !in_order || had_gap || self.receive.has_gap() || skip + cut > 0 || has_fin {
-            // RFC 9293 §3.8.6.3, RFC 5681 §4.2: at once when a gap appears or is filled.
+        } else if !in_order {
+            // RFC 5681 §4.2: at once for each segment ahead of a gap.
+            self.acknowledge_each();
+        } else if had_gap || self.receive.has_gap() || skip + cut > 0 || has_fin {
+            // And when a gap is filled, in part or whole.
             self.acknowledge_at_once();
         } else {
             self.acknowledge_soon(now, segment.payload.len() as u32);
@@ -495,7 +503,7 @@ impl Connection {
         self.segment_max = self.segment_max.max(len.min(u32::from(u16::MAX)) as u16);
         self.unacknowledged = self.unacknowledged.saturating_add(len);
         if self.unacknowledged >= 2 * u32::from(self.segment_max) {
-            self.acks_due = self.acks_due.max(1);
+            self.acknowledge_at_once();
         } else if self.ack_at == NEVER {
             self.ack_at = now + ACK_DELAY;
         }

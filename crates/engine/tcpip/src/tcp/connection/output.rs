@@ -316,6 +316,10 @@ impl Connection {
         let next = self.receive.acknowledge();
         let possible = self.edge_possible(shared);
         let (known, now_free) = (self.edge.since(next), possible.since(next));
+        if self.ack_at != NEVER && known >= 2 * u32::from(self.mss) {
+            // An ACK goes soon, and until then the peer has room enough.
+            return;
+        }
         if possible.since(self.edge) >= self.opening_min(shared) && now_free >= 2 * known {
             self.acks_due = self.acks_due.max(1);
         }

@@ -27,7 +27,7 @@ pub(super) const ISNS: [u32; 5] = [0, 1, (1 << 31) - 1, u32::MAX - 1499, u32::MA
 
 /// A segment of a trace. Numbers are relative to the initial ones; `None` means "do not care" for
 /// what is expected, and a sensible default for what is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Seg {
     pub(super) flags: u8,
     pub(super) seq: u32,
@@ -38,6 +38,13 @@ pub(super) struct Seg {
     pub(super) ts: Option<(u32, u32)>,
     pub(super) data: Vec<u8>,
     pub(super) remote_port: Option<u16>,
+}
+
+impl core::fmt::Debug for Seg {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Seg { flags, seq, ack, window, data, .. } = self;
+        write!(f, "{:?} seq {seq} ack {ack:?} win {window:?} len {}", Flags(*flags), data.len())
+    }
 }
 
 /// A segment by tcpdump's letters: S, F, R, P and `.` for ACK.
