@@ -2,12 +2,17 @@
 //!
 //! The program sleeps when its only thread waits for a futex word to change (tokio's park point, a
 //! `thread::sleep`, a contended lock). Only the waker of a device's line can then change it, so the
-//! loop here is: deliver interrupts, look at the word, look at the clock, sleep. Interrupts are off
-//! between the look and the sleep, and `sti; hlt` lets none slip through between them, so no wake-up
-//! is lost; and whatever woke the processor, the word and the clock decide.
+//! loop here is: deliver interrupts (wake their lines), look at the word, look at the clock, sleep.
+//! Interrupts are off between the look and the sleep, and `sti; hlt` lets none slip through between
+//! them, so no wake-up is lost; and whatever woke the processor, the word and the clock decide.
+//!
+//! Wakers are called as a thread of their own (see [`super::thread_locals`]). Called as the program's,
+//! they would be taken for the parked thread waking itself, which runtimes leave out as impossible.
 
 use super::cell::OneCpu;
-use super::{apic, cpu, time, vectors};
+use super::console::say;
+use super::{backtrace, cpu, power, thread_locals, time, vectors};
+use crate::exit_code;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU64, Ordering};
 use fata_shared::interrupt::Line;
@@ -19,6 +24,8 @@ static BUSY: OneCpu<Option<Line>> = OneCpu::new(None);
 
 /// Takes the interrupts that are pending and wakes the lines that they belong to. True if there were
 /// any. Cheap when there are none: a few instructions, no exit to the hypervisor.
+///
+/// Not to be called while holding a lock that a waker may want.
 pub fn deliver_interrupts() -> bool {
     cpu::take_pending_interrupts();
     vectors::deliver()
@@ -36,49 +43,46 @@ pub async fn until_busy() {
     poll_fn(|cx| line.poll_fired(cx)).await;
 }
 
+extern "C" fn fire_busy() {
+    // Cloned, so that no borrow is held while the waker runs.
+    if let Some(line) = BUSY.with(|busy| busy.clone()) {
+        line.fire();
+    }
+}
+
 /// Why [`sleep_while`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
     /// The condition holds no longer.
     Changed,
-    /// Interrupts were delivered; whether that changed anything, the caller must find out.
-    Interrupted,
     /// The deadline has passed.
     Deadline,
 }
 
-/// Sleeps as long as `unchanged` says so, until interrupts were delivered, and at most until the
-/// monotonic time `deadline_nanos`. Without any of these the machine sleeps for ever, as a program
-/// does that waits for nothing.
+/// Sleeps as long as `unchanged` says so, and at most until the monotonic time `deadline_nanos`.
+/// Without either end the machine sleeps for ever, as a program does that waits for nothing.
 ///
-/// It must return when interrupts were delivered: a task that is woken from here, on the runtime's
-/// own thread, is put into the queue of runnable tasks without a change to the word that the runtime
-/// sleeps on. A futex may end its wait for no reason at all, so this is no lie.
+/// A waker that itself waits, for a lock that the program holds while it sleeps, would wait for ever:
+/// the program cannot go on before the waker is done. That ends the machine, in words.
 pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
+    if deadline_nanos.is_none() && thread_locals::is_delivering() && unchanged() {
+        say!("a waker waits for a lock that the program holds while it sleeps: neither can go on");
+        backtrace::print();
+        power::die(exit_code::EXCEPTION);
+    }
     let before = times_idle();
-    let woken = sleep_until_changed(unchanged, deadline_nanos);
+    let woken = sleep(unchanged, deadline_nanos);
     if times_idle() != before {
-        // Cloned, so that no borrow is held while the waker runs.
-        if let Some(line) = BUSY.with(|busy| busy.clone()) {
-            line.fire();
-        }
+        thread_locals::as_delivery(fire_busy);
     }
     woken
 }
 
-/// Sleeps until the monotonic time `deadline_nanos`, whatever comes between.
-pub(crate) fn sleep_until(deadline_nanos: u64) {
-    while sleep_while(|| true, Some(deadline_nanos)) != Woken::Deadline {}
-}
-
-fn sleep_until_changed(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
+fn sleep(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
     loop {
-        let interrupted = deliver_interrupts();
+        deliver_interrupts();
         if !unchanged() {
             return Woken::Changed;
-        }
-        if interrupted {
-            return Woken::Interrupted;
         }
         let armed = match deadline_nanos {
             Some(deadline) if time::monotonic_nanos() >= deadline => return Woken::Deadline,
@@ -88,7 +92,7 @@ fn sleep_until_changed(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>
         TIMES_IDLE.fetch_add(1, Ordering::Relaxed);
         cpu::sleep_until_interrupt();
         if let Some(timer) = armed {
-            apic::disarm(timer);
+            super::apic::disarm(timer);
         }
     }
 }

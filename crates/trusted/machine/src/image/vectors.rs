@@ -2,6 +2,7 @@
 
 use super::apic::TIMER_VECTOR;
 use super::cell::OneCpu;
+use super::thread_locals;
 use super::traps::{PENDING, SPURIOUS_VECTOR};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -27,13 +28,17 @@ pub(crate) fn allocate(count: usize) -> Option<(u8, Vec<Line>)> {
     })
 }
 
-/// Fires the lines whose interrupts came. Says whether there were any.
+/// Fires the lines whose interrupts came, as a thread of its own. Says whether there were any.
 pub(crate) fn deliver() -> bool {
-    let mut any = false;
+    if PENDING.iter().all(|pending| pending.load(Ordering::Relaxed) == 0) {
+        return false;
+    }
+    thread_locals::as_delivery(fire_pending);
+    true
+}
+
+extern "C" fn fire_pending() {
     for (word, pending) in PENDING.iter().enumerate() {
-        if pending.load(Ordering::Relaxed) == 0 {
-            continue;
-        }
         let mut bits = pending.swap(0, Ordering::Acquire);
         while bits != 0 {
             let vector = word * 64 + bits.trailing_zeros() as usize;
@@ -44,9 +49,7 @@ pub(crate) fn deliver() -> bool {
                 .and_then(|index| LINES.with(|lines| lines.get(index).cloned()));
             if let Some(line) = line {
                 line.fire();
-                any = true;
             }
         }
     }
-    any
 }

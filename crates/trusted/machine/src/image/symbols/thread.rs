@@ -91,7 +91,7 @@ unsafe fn futex(
         return EAGAIN.fail();
     }
     match idle::sleep_while(|| word.load(Ordering::Acquire) == value, deadline) {
-        Woken::Changed | Woken::Interrupted => 0,
+        Woken::Changed => 0,
         Woken::Deadline => ETIMEDOUT.fail(),
     }
 }

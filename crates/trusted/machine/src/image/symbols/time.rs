@@ -98,7 +98,7 @@ unsafe extern "C" fn gettimeofday(place: *mut Timespec, _zone: *mut u8) -> c_int
 unsafe extern "C" fn nanosleep(request: *const Timespec, _remain: *mut Timespec) -> c_int {
     // SAFETY: the caller's promise.
     let Some(nanos) = unsafe { request.read() }.to_nanos() else { return EINVAL.fail() };
-    idle::sleep_until(time::monotonic_nanos().saturating_add(nanos));
+    let _ = idle::sleep_while(|| true, Some(time::monotonic_nanos().saturating_add(nanos)));
     0
 }
 
@@ -118,6 +118,6 @@ unsafe extern "C" fn clock_nanosleep(
     let request = unsafe { request.read() }.to_nanos();
     let (Some(nanos), Some(clock_now)) = (request, now(clock)) else { return EINVAL.number() };
     let left = if flags & 1 != 0 { nanos.saturating_sub(clock_now) } else { nanos };
-    idle::sleep_until(time::monotonic_nanos().saturating_add(left));
+    let _ = idle::sleep_while(|| true, Some(time::monotonic_nanos().saturating_add(left)));
     0
 }
