@@ -380,16 +380,15 @@ impl Tcp {
         id: TcpId,
         data: &[u8],
     ) -> Result<Option<usize>, TcpError> {
-        let written =
-            self.with_held(now, id, |connection, shared| connection.write(now, data, shared))??;
+        let index = self.held(id).ok_or(TcpError::Released)?;
+        let connection = self.connections.get_mut(index).ok_or(TcpError::Released)?;
+        let written = connection.write(now, data, &mut self.shared)?;
         // Refused for want of memory, not of room in the connection's share: nothing that happens
-        // to this connection will tell when to try again.
-        if written.is_none()
-            && let Some(connection) = self.connections.get_mut(id.index() as u32)
-            && connection.starve(self.shared.settings.send_bytes)
-        {
+        // to this connection will tell when to try again. (Before `settle`, which may find some.)
+        if written.is_none() && connection.starve(self.shared.settings.send_bytes) {
             self.starved.push_back(id);
         }
+        self.settle(now, index);
         Ok(written)
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Node {
     limits: Limits,
     listener: Option<ListenerId>,
     program: Program,
+    /// The test itself is the program.
+    pub(crate) is_manual: bool,
     dice: Dice,
 }
 
@@ -55,7 +57,7 @@ impl Node {
         // Sequence numbers of both wrap in the middle of the transfer.
         tcp.origins.fixed = Some(Seq(u32::MAX - (seed % 20_000) as u32));
         let dice = Dice(seed ^ u64::from(which) << 32);
-        Node { tcp, limits, listener: None, program: Program::default(), dice }
+        Node { tcp, limits, listener: None, program: Program::default(), is_manual: false, dice }
     }
 
     fn listen(&mut self) {
@@ -71,6 +73,9 @@ impl Node {
 
     /// The program sees its events, and does what it now can.
     fn run(&mut self, now: Instant) {
+        if self.is_manual {
+            return;
+        }
         while let Some(event) = self.tcp.poll_event() {
             let program = &mut self.program;
             match event {

@@ -238,6 +238,17 @@ impl Host {
         self
     }
 
+    /// A segment arrives, and nothing is looked at: for floods.
+    pub(super) fn rx_quietly(&mut self, source: IpAddr, seg: Seg) {
+        let bytes = self.encode(&seg);
+        self.tcp.handle_segment(self.now, source, HOST, &bytes);
+    }
+
+    /// Whatever was sent is RST.
+    pub(super) fn nothing_but_resets(&mut self) {
+        assert!(self.out.drain(..).all(|sent| sent.header.flags.has(Flags::RST)));
+    }
+
     /// An ICMP error quotes the host's segment at `seq`.
     pub(super) fn rx_icmp(&mut self, error: IcmpError, seq: u32) -> &mut Host {
         let sequence = self.host_isn.unwrap_or_default() + seq;
@@ -258,7 +269,7 @@ impl Host {
             self.tcp.poll_transmit(self.now, &mut buffer)
         {
             let segment = Segment::parse(&buffer[..len]).expect("what we send is well formed");
-            if segment.header.flags.has(Flags::SYN) {
+            if segment.header.flags.has(Flags::SYN) && destination == PEER {
                 self.host_isn = Some(segment.header.sequence);
             }
             self.out.push_back(Sent {
