@@ -193,6 +193,8 @@ impl Neighbours {
             let parked = core::mem::take(&mut entry.parked);
             self.ready.extend(parked.into_iter().map(|packet| (mac, packet)));
             self.set_deadline(address, None);
+            // What the device has not taken need not be asked any more.
+            self.requests.retain(|request| request.target != address);
             return true;
         }
         if !to_us || !self.make_room_for_stranger(now) {

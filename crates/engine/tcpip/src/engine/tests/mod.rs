@@ -330,3 +330,10 @@ fn v4(address: SocketAddr) -> SocketAddrV4 {
         SocketAddr::V6(address) => panic!("{address} is not IPv4"),
     }
 }
+
+/// A task may be moved to another thread with the engine that it drives.
+#[test]
+fn an_engine_can_be_sent_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Engine>();
+}
