@@ -138,7 +138,7 @@ impl Boot<'_> {
         let mut arguments: Vec<String> = [
             "-M",
             match (self.machine, self.system) {
-                (Machine::Q35, _) => "q35",
+                (Machine::Q35, _) => Q35,
                 (Machine::Microvm, System::Fata) => FATA_MICROVM,
                 (Machine::Microvm, System::Linux) => LINUX_MICROVM,
             },
@@ -217,15 +217,18 @@ impl Boot<'_> {
                 };
                 format!(
                     "console=ttyS0 quiet panic=-1 {clock}address={guest}/24 gateway={host} -- \
-                     --port={port}"
+                     --service.address=0.0.0.0 --port={port}"
                 )
             }
         }
     }
 }
 
+/// A PC without the devices that nobody asked for, as `fata run` starts it.
+const Q35: &str = "q35,usb=off,smbus=off,sata=off";
 /// The options with which `fata run` starts `microvm`.
-const FATA_MICROVM: &str = "microvm,x-option-roms=off,pit=on,pic=off,rtc=on,isa-serial=on,acpi=off";
+const FATA_MICROVM: &str =
+    "microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,acpi=off";
 /// Debian's virtio_mmio finds its devices through ACPI only. Without option ROMs the kernel is loaded faster.
 const LINUX_MICROVM: &str = "microvm,x-option-roms=off,pit=on,pic=on,rtc=on,isa-serial=on,acpi=on";
 

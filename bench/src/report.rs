@@ -256,7 +256,8 @@ impl Row {
     fn write_ratio(&self) -> String {
         match self.ratio() {
             None => String::new(),
-            Some(ratio) if ratio >= 0.1 => format!("{ratio:.2}"),
+            Some(ratio) if ratio >= 0.5 => format!("{ratio:.2}"),
+            Some(ratio) if ratio >= 0.1 => format!("1/{:.1}", 1.0 / ratio),
             Some(ratio) if ratio > 0.0 => format!("1/{:.0}", 1.0 / ratio),
             Some(_) => "0".to_owned(),
         }

@@ -17,6 +17,8 @@ use crate::process::run_ok;
 /// A first build compiles every crate of a TLS server, on a small machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
+const STRIP_LIMIT: Duration = Duration::from_secs(60);
+
 /// An example that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Example {
@@ -107,8 +109,7 @@ impl Shelf {
                     Some(given) => given.file.clone(),
                     None => self.build(example, &["--target", "unix", "--static"])?,
                 };
-                let content = std::fs::read(&program)
-                    .with_context(|| format!("cannot read {}", program.display()))?;
+                let content = self.stripped(&program, example)?;
                 let initramfs = self.cache.join(format!("initramfs-{example}.cpio"));
                 let linux = self.linux()?;
                 let archive = linux.initramfs(&content);
@@ -139,6 +140,17 @@ impl Shelf {
     /// The project's root.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The program without its symbols, which the peer need not carry either.
+    fn stripped(&self, program: &Path, example: Example) -> Result<Vec<u8>> {
+        std::fs::create_dir_all(&self.cache)
+            .with_context(|| format!("cannot create {}", self.cache.display()))?;
+        let stripped = self.cache.join(format!("program-{example}"));
+        let mut command = Command::new("strip");
+        command.arg("-o").arg(&stripped).arg(program);
+        run_ok(&mut command, &format!("strip {}", program.display()), STRIP_LIMIT)?;
+        std::fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
     }
 
     /// Runs `fata build`, which prints one JSON object.

@@ -177,7 +177,8 @@ pub(super) fn resident_rows(plan: &Plan, shelf: &mut Shelf) -> Result<Vec<Row>> 
                     .map(|(_, peak)| *peak)
                     .collect(),
             ),
-            other => other,
+            // Why stands in the row above.
+            Outcome::Failed(_) | Outcome::Absent => Outcome::Absent,
         };
         rows.push(Row {
             measure: "resident",
