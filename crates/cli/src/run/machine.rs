@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::child::{self, Signals, Tethered, tethered};
 use crate::failure::{Exit, Failure, Result};
+use crate::run::accel::Accelerator;
 use crate::run::console::{Console, Symbolizer};
 use crate::run::control;
 use crate::run::qemu::{self, Plan};
@@ -26,6 +27,9 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How much of QEMU's own words is kept, for when it fails.
 const STDERR_BYTES_MAX: u64 = 64 * 1024;
+
+/// What to do when a machine stops that hardware runs.
+const KVM_HELP: &str = "hardware virtualisation does not work here: use --accel tcg";
 
 /// Finds QEMU, or says which package has it.
 pub(crate) fn find_qemu() -> Result<std::path::PathBuf> {
@@ -177,8 +181,12 @@ impl Watch {
     ) -> Result<u8> {
         if let Some(signal) = status.signal() {
             let what = format!("QEMU was killed by signal {signal}");
-            return Err(with_words(Failure::new(Exit::Machine, what), said)
-                .help("if the computer ran out of memory, give the machine less with --memory"));
+            return Err(with_words(Failure::new(Exit::Machine, what), said).help(
+                match plan.accelerator {
+                    Accelerator::Kvm => KVM_HELP,
+                    Accelerator::Tcg => "if this computer ran out of memory, lower --memory",
+                },
+            ));
         }
         let status = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX);
         if !self.ran {
@@ -248,10 +256,8 @@ fn halted(plan: &Plan<'_>, said: &str) -> Failure {
     let what = format!("QEMU cannot run {} any further", plan.image.manifest.package);
     let failure = with_words(Failure::new(Exit::Machine, what), said);
     match plan.accelerator {
-        crate::run::accel::Accelerator::Kvm => {
-            failure.help("hardware virtualisation does not work here: use --accel tcg")
-        }
-        crate::run::accel::Accelerator::Tcg => failure,
+        Accelerator::Kvm => failure.help(KVM_HELP),
+        Accelerator::Tcg => failure,
     }
 }
 
