@@ -112,7 +112,7 @@ impl Lease {
 pub struct Limits {
     /// TCP connections, from the handshake's end to the close's end. Past it, a SYN is dropped and
     /// `tcp_connect` fails. Default 16,384: an idle connection has no buffers, so this is about
-    /// 8 MiB of control blocks, for the 10,000 idle clients of a busy server with room to spare.
+    /// 7 MiB of control blocks, for the 10,000 idle clients of a busy server with room to spare.
     pub tcp_connections: usize,
     /// Handshakes that wait for the third segment. Past it, SYN cookies take over. Default 1,024:
     /// at one minute per spoofed SYN a table of any size fills, so it only needs to hold the
@@ -123,6 +123,15 @@ pub struct Limits {
     /// Length of TIME-WAIT. Default 60 s, twice an MSL of 30 s (RFC 9293 §3.4.1 names two minutes
     /// as MSL and calls it an engineering choice).
     pub tcp_time_wait_duration: Duration,
+    /// How long `tcp_connect` tries. Default 180 s (RFC 9293 §3.8.3, MUST-23: at least that).
+    pub tcp_connect_timeout: Duration,
+    /// How long a peer may owe an answer before its connection ends: the user timeout of RFC 9293
+    /// §3.9.1, five minutes by default. A closed window is no silence, as long as probes are
+    /// answered.
+    pub tcp_user_timeout: Duration,
+    /// How long a connection that the program has released waits for the peer's FIN. Default 60 s,
+    /// as everywhere: RFC 1122 §4.2.2.13 knows no limit, and every server needs one.
+    pub tcp_fin_wait_2_timeout: Duration,
     /// Listening sockets. Default 1,024.
     pub tcp_listeners: usize,
     /// Largest backlog of a listener: connections that are established and not accepted. Default
@@ -190,6 +199,9 @@ impl Default for Limits {
             tcp_half_open: 1_024,
             tcp_time_wait: 4_096,
             tcp_time_wait_duration: Duration::from_secs(60),
+            tcp_connect_timeout: Duration::from_secs(180),
+            tcp_user_timeout: Duration::from_secs(300),
+            tcp_fin_wait_2_timeout: Duration::from_secs(60),
             tcp_listeners: 1_024,
             tcp_accept_backlog: 1_024,
             tcp_receive_bytes: 256 * 1024,

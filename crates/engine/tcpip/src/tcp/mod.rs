@@ -13,6 +13,10 @@
 //! something to send. [`Tcp::settle`] alone keeps these in step with a connection after anything
 //! has happened to it, and alone ends it; so there is one owner and one exit.
 //!
+//! An idle connection costs about 420 bytes of heap: its control block of 376, its box in the table,
+//! and its places in the demultiplexer and the list of timers. It has no buffers: those grow with
+//! what is in them, and go when that has gone.
+//!
 //! Not here yet, but with a place to go: SACK and RACK (`connection/input.rs` decides what is
 //! lost), CUBIC (behind [`congestion::Congestion`]), IPv6 (addresses are [`IpAddr`] throughout).
 
@@ -62,15 +66,6 @@ use std::collections::VecDeque;
 use time_wait::TimeWaits;
 use timers::Timers;
 
-/// How long `tcp_connect` tries (RFC 9293 §3.8.3, MUST-23: at least 3 minutes).
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(180);
-
-/// How long a peer may owe an answer: the user timeout of RFC 9293 §3.9.1.1, five minutes.
-const USER_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// How long a released connection waits for the peer's FIN.
-const FIN_WAIT_2: Duration = Duration::from_secs(60);
-
 /// When memory is short, a connection through which no byte has moved for so long may have to go.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
@@ -100,9 +95,9 @@ impl Settings {
             send_bytes: limits.tcp_send_bytes,
             window_shift: (0..14).find(|shift| receive_bytes >> shift <= 65_535).unwrap_or(14),
             out_of_order_ranges: limits.tcp_out_of_order_ranges,
-            connect_timeout: CONNECT_TIMEOUT,
-            user_timeout: USER_TIMEOUT,
-            fin_wait_2: FIN_WAIT_2,
+            connect_timeout: limits.tcp_connect_timeout,
+            user_timeout: limits.tcp_user_timeout,
+            fin_wait_2: limits.tcp_fin_wait_2_timeout,
         }
     }
 
@@ -206,12 +201,6 @@ impl Tcp {
                 accept_backlog: limits.tcp_accept_backlog,
             },
         }
-    }
-
-    /// Sets the user timeout, for tests over links that are worse than any in use.
-    #[cfg(test)]
-    pub(crate) const fn patience(&mut self, timeout: Duration) {
-        self.shared.settings.user_timeout = timeout;
     }
 
     /// See `Engine::tcp_listen`.

@@ -143,25 +143,21 @@ fn full_accept_queue_leaves_the_client_in_its_handshake() {
     let mut host = Host::new();
     host.listen_with(1);
     for port in [1001, 1002, 1003] {
-        host.rx(seg("S").from_port(port)).expect(seg("S.").from_port(port).seq(0).ack(1));
-        host.rx(seg(".").from_port(port).seq(1).ack(1)).nothing();
+        host.rx(seg("S").port(port)).expect(seg("S.").port(port).seq(0).ack(1));
+        host.rx(seg(".").port(port).seq(1).ack(1)).nothing();
     }
     assert_eq!(host.counters().tcp_accept_queue_full, 2);
     // The two that wait are asked again; their data is not acknowledged before there is room.
-    host.rx(seg("P.").from_port(1002).seq(1).ack(1).data(b"x")).nothing();
+    host.rx(seg("P.").port(1002).seq(1).ack(1).data(b"x")).nothing();
     assert!(host.try_accept().is_some() && host.try_accept().is_none());
     host.after(1000);
-    host.expect(seg("S.").from_port(1002).seq(0).ack(1));
-    host.expect(seg("S.").from_port(1003).seq(0).ack(1));
-    host.rx(seg(".").from_port(1002).seq(2).ack(1)).rx(seg("P.")
-        .from_port(1002)
-        .seq(1)
-        .ack(1)
-        .data(b"x"));
+    host.expect(seg("S.").port(1002).seq(0).ack(1));
+    host.expect(seg("S.").port(1003).seq(0).ack(1));
+    host.rx(seg(".").port(1002).seq(2).ack(1)).rx(seg("P.").port(1002).seq(1).ack(1).data(b"x"));
     host.conn = host.try_accept();
     host.read(b"x");
     host.out.clear();
-    host.rx(seg(".").from_port(1003).seq(1).ack(1));
+    host.rx(seg(".").port(1003).seq(1).ack(1));
     assert!(host.try_accept().is_some());
 }
 

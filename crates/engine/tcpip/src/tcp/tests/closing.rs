@@ -270,9 +270,9 @@ fn time_wait_is_capped_and_the_oldest_goes() {
     let mut host = Host::with_limits(limits);
     host.listen();
     for port in 1..=1000u16 {
-        host.rx(seg("S").from_port(port));
-        host.rx(seg(".").from_port(port).seq(1).ack(1)).accept().release();
-        host.rx(seg("F.").from_port(port).seq(1).ack(2));
+        host.rx(seg("S").port(port));
+        host.rx(seg(".").port(port).seq(1).ack(1)).accept().release();
+        host.rx(seg("F.").port(port).seq(1).ack(2));
         host.out.clear();
     }
     assert_eq!(host.counters().tcp_time_wait, 10);

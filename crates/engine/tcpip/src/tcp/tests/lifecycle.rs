@@ -140,12 +140,12 @@ fn ten_thousand_idle_connections_have_no_timers_and_no_turns() {
     let mut host = Host::with_limits(Limits::default());
     host.listen_with(1024);
     for port in 1..=10_000u16 {
-        host.rx_quietly(PEER, seg("S").from_port(port));
+        host.rx_quietly(PEER, seg("S").port(port));
         let mut buffer = [0; 1480];
         while host.tcp.poll_transmit(host.now, &mut buffer).is_some() {}
         let syn_ack = crate::wire::tcp::Segment::parse(&buffer[..24]).expect("well formed");
         host.host_isn = Some(syn_ack.header.sequence);
-        host.rx_quietly(PEER, seg(".").from_port(port).seq(1).ack(1));
+        host.rx_quietly(PEER, seg(".").port(port).seq(1).ack(1));
         host.conn = host.try_accept();
     }
     host.drain();
@@ -163,9 +163,108 @@ fn losing_the_address_ends_everything_that_is_bound_to_it() {
     use crate::socket::TcpStatus;
     let mut host = Host::new();
     host.established().write(b"x");
-    host.rx(seg("S").from_port(7)).out.clear();
+    host.rx(seg("S").port(7)).out.clear();
     host.tcp.handle_address_lost(host.now, HOST);
     host.drain();
     assert_eq!(host.status(), TcpStatus::Failed(TcpError::AddressLost));
     host.release().is_empty();
+}
+
+/// X03, T07: a peer that sends anything, near every edge, to a program that does anything, at any
+/// time. The invariants hold at each step, and in the end nothing is left.
+#[test]
+fn arbitrary_segments_and_calls_never_break_an_invariant() {
+    for seed in 0..1500u64 {
+        let mut dice = Dice(seed);
+        let isn = |dice: &mut Dice| ISNS[dice.below(5) as usize];
+        let limits = Limits {
+            tcp_receive_bytes: [2048, 5000, 262_144][dice.below(3) as usize],
+            tcp_send_bytes: [2048, 262_144][dice.below(2) as usize],
+            tcp_total_bytes: [4096, 1 << 24][dice.below(2) as usize],
+            tcp_out_of_order_ranges: 1 + dice.below(8) as usize,
+            tcp_half_open: dice.below(3) as usize,
+            ..Limits::default()
+        };
+        let (peer_isn, host_isn) = (isn(&mut dice), isn(&mut dice));
+        let mut host = Host::with(limits, [576, 1500][dice.below(2) as usize], peer_isn, host_isn);
+        let has_timestamps = dice.percent(50);
+        let mut syn = seg("S").mss(dice.below(2000) as u16);
+        syn.shift = dice.percent(50).then(|| dice.below(20) as u8);
+        syn.ts = has_timestamps.then_some((1, 0));
+        if dice.percent(80) {
+            host.established_with(syn);
+        } else {
+            host.connect();
+        }
+        host.out.clear();
+        let (mut ahead, mut acked) = (1u32, 1u32);
+        for step in 0..60 {
+            match dice.below(10) {
+                0..=5 => {
+                    let flags = [0x10, 0x10, 0x10, 0x10, 0x18, 0x11, 0x12, 0x14, 0x02, 0x04];
+                    let near = |dice: &mut Dice, at: u32| match dice.below(6) {
+                        0 => at.wrapping_sub(dice.below(3000) as u32),
+                        1 => at.wrapping_add(dice.below(70_000) as u32),
+                        _ => at,
+                    };
+                    let data = stream(ahead as usize, dice.below(1600) as usize);
+                    let segment = Seg {
+                        flags: flags[dice.below(if step < 40 { 6 } else { 10 }) as usize],
+                        seq: near(&mut dice, ahead),
+                        ack: Some(near(&mut dice, acked)),
+                        window: Some([0, 1, 100, 5000, 65_535][dice.below(5) as usize]),
+                        ts: has_timestamps.then(|| (dice.below(100) as u32 + step, 0)),
+                        data,
+                        ..Seg::default()
+                    };
+                    host.rx(segment);
+                }
+                6 => {
+                    let _ =
+                        host.tcp.write(host.now, host.id(), &stream(0, dice.below(9000) as usize));
+                    host.drain();
+                }
+                7 => {
+                    let _ =
+                        host.tcp.read(host.now, host.id(), &mut vec![0; dice.below(5000) as usize]);
+                    host.drain();
+                }
+                8 => {
+                    host.pass([1, 40, 300, 5000, 100_000][dice.below(5) as usize]);
+                }
+                _ if step > 30 => match dice.below(4) {
+                    0 => {
+                        let _ = host.tcp.shutdown(host.now, host.id());
+                    }
+                    1 => host.tcp.release(host.now, host.id()),
+                    2 => host.tcp.set_nodelay(host.id(), dice.percent(50)),
+                    _ => {
+                        use crate::icmp::IcmpError;
+                        let mtu = dice.below(2000) as u16;
+                        host.rx_icmp(IcmpError::FragmentationNeeded { mtu }, acked);
+                    }
+                },
+                _ => {}
+            }
+            host.drain();
+            for sent in host.out.drain(..) {
+                ahead = sent.header.acknowledgment.0.wrapping_sub(host.peer_isn.0);
+                let end = sent.header.sequence + sent.payload.len() as u32;
+                acked = end.0.wrapping_sub(host.host_isn.unwrap_or_default().0);
+            }
+        }
+        host.tcp.abort(host.now, host.id());
+        host.drain();
+        host.pass(200_000);
+        host.out.clear();
+        assert!(host.counters().tcp_connections <= 8, "only what waits to be accepted");
+        if let Some(listener) = host.listener {
+            host.tcp.close_listener(host.now, listener);
+        }
+        host.drain();
+        host.out.clear();
+        host.pass(600_000);
+        host.out.clear();
+        host.is_empty();
+    }
 }

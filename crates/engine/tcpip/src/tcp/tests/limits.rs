@@ -144,10 +144,14 @@ fn one_listener_cannot_take_the_whole_table() {
     let mut host = Host::with_limits(Limits { tcp_half_open: 10, ..Limits::default() });
     host.listen();
     host.tcp.listen(SocketAddr::new(HOST, 81), 8).expect("another port");
-    (0..100).for_each(|number| drop(host.rx_from(stranger(number), seg("S"))));
+    for number in 0..100 {
+        host.rx_from(stranger(number), seg("S"));
+    }
     assert_eq!(host.counters().tcp_half_open, 5);
     host.port = 81;
-    (0..100).for_each(|number| drop(host.rx_from(stranger(number), seg("S"))));
+    for number in 0..100 {
+        host.rx_from(stranger(number), seg("S"));
+    }
     assert_eq!(host.counters().tcp_half_open, 10);
 }
 
@@ -156,7 +160,7 @@ fn connections_are_bounded() {
     let mut host = Host::with_limits(Limits { tcp_connections: 3, ..Limits::default() });
     host.listen();
     for port in 1..=5u16 {
-        host.rx(seg("S").from_port(port)).rx(seg(".").from_port(port).seq(1).ack(1));
+        host.rx(seg("S").port(port)).rx(seg(".").port(port).seq(1).ack(1));
     }
     assert_eq!(host.counters().tcp_connections, 3);
     let remote = SocketAddr::new(PEER, 9999);
@@ -164,7 +168,7 @@ fn connections_are_bounded() {
     assert_eq!(host.counters().tcp_connections_refused, 3);
     // When one goes, the next gets in.
     host.accept().abort().out.clear();
-    host.rx(seg("S").from_port(6)).rx(seg(".").from_port(6).seq(1).ack(1));
+    host.rx(seg("S").port(6)).rx(seg(".").port(6).seq(1).ack(1));
     assert_eq!(host.counters().tcp_connections, 3);
 }
 
@@ -177,7 +181,7 @@ fn listeners_and_backlogs_are_bounded() {
     let third = host.tcp.listen(SocketAddr::new(HOST, 82), 1);
     assert_eq!(third, Err(ListenError::TooMany));
     for port in 1..=5u16 {
-        host.rx(seg("S").from_port(port)).rx(seg(".").from_port(port).seq(1).ack(1));
+        host.rx(seg("S").port(port)).rx(seg(".").port(port).seq(1).ack(1));
     }
     assert_eq!(host.counters().tcp_connections, 3);
     assert_eq!(host.counters().tcp_accept_queue_full, 2);
@@ -217,7 +221,7 @@ fn bytes_of_all_connections_are_bounded_and_writers_are_woken() {
     host.listen();
     let mut ids = Vec::new();
     for port in 1..=8u16 {
-        host.rx(seg("S").from_port(port).mss(1460)).rx(seg(".").from_port(port).seq(1).ack(1));
+        host.rx(seg("S").port(port).mss(1460)).rx(seg(".").port(port).seq(1).ack(1));
         ids.extend(host.try_accept());
     }
     host.out.clear();
@@ -233,7 +237,7 @@ fn bytes_of_all_connections_are_bounded_and_writers_are_woken() {
     assert!(host.counters().tcp_buffered_bytes <= 64 * 1024);
     // Their windows stay closed to more than is left; what comes is dropped and counted.
     for port in 1..=8u16 {
-        host.rx(seg(".").from_port(port).seq(1).ack(1).stream(0, 1460));
+        host.rx(seg(".").port(port).seq(1).ack(1).stream(0, 1460));
     }
     assert!(host.counters().dropped_tcp_no_room > 0);
     host.events.clear();
@@ -254,15 +258,15 @@ fn stalled_connection_goes_when_memory_is_short() {
     host.listen();
     let mut ids = Vec::new();
     for port in 1..=8u16 {
-        host.rx(seg("S").from_port(port).mss(1460));
-        host.rx(seg(".").from_port(port).seq(1).ack(1).win(0));
+        host.rx(seg("S").port(port).mss(1460));
+        host.rx(seg(".").port(port).seq(1).ack(1).win(0));
         ids.extend(host.try_accept());
         let id = *ids.last().expect("accepted");
         let _ = host.tcp.write(host.now, id, &stream(0, 16_384));
         host.pass(1);
     }
     host.pass(20_000).out.clear();
-    host.rx(seg("S").from_port(99).mss(1460)).rx(seg(".").from_port(99).seq(1).ack(1));
+    host.rx(seg("S").port(99).mss(1460)).rx(seg(".").port(99).seq(1).ack(1));
     let id = host.try_accept().expect("a connection itself is small");
     assert_eq!(host.tcp.write(host.now, id, &stream(0, 2048)), Ok(None));
     host.drain();
@@ -287,13 +291,13 @@ fn windows_open_less_while_memory_is_short() {
     assert_eq!(host.tcp.write(host.now, writer, &stream(0, 60_000)), Ok(Some(51_200)));
     host.drain();
     host.out.clear();
-    host.rx(seg("S").from_port(2).mss(1460)).rx(seg(".").from_port(2).seq(1).ack(1));
+    host.rx(seg("S").port(2).mss(1460)).rx(seg(".").port(2).seq(1).ack(1));
     let offered = u32::from(host.next_sent().header.window);
     assert_eq!(offered, 32 * 1024, "the SYN-ACK promises what there is at best");
     let other = host.try_accept().expect("accepted");
     host.conn = Some(other);
-    host.rx(seg("P.").from_port(2).seq(1).ack(1).data(b"x")).rx(seg("P.")
-        .from_port(2)
+    host.rx(seg("P.").port(2).seq(1).ack(1).data(b"x")).rx(seg("P.")
+        .port(2)
         .seq(2)
         .ack(1)
         .data(b"y"));
@@ -305,7 +309,57 @@ fn windows_open_less_while_memory_is_short() {
 #[test]
 fn sizes_are_what_the_documentation_says() {
     assert!(size_of::<HalfOpen>() <= 104, "{}", size_of::<HalfOpen>());
-    assert!(size_of::<Connection>() <= 512, "{}", size_of::<Connection>());
+    assert!(size_of::<Connection>() <= 376, "{}", size_of::<Connection>());
+}
+
+/// The timeouts are the ones that were asked for.
+#[test]
+fn timeouts_can_be_set() {
+    let seconds = core::time::Duration::from_secs;
+    let limits = Limits {
+        tcp_connect_timeout: seconds(5),
+        tcp_user_timeout: seconds(7),
+        tcp_fin_wait_2_timeout: seconds(9),
+        tcp_time_wait_duration: seconds(11),
+        ..Limits::default()
+    };
+    let mut host = Host::with_limits(limits.clone());
+    host.in_state(State::SynSent).pass(4999);
+    assert_eq!(host.status(), TcpStatus::Connecting);
+    host.pass(1);
+    assert_eq!(host.status(), TcpStatus::Failed(TcpError::TimedOut));
+    let mut host = Host::with_limits(limits.clone());
+    host.established().write(b"x").pass(6999);
+    assert!(matches!(host.status(), TcpStatus::Open { .. }));
+    host.pass(1);
+    assert_eq!(host.status(), TcpStatus::Failed(TcpError::TimedOut));
+    let mut host = Host::with_limits(limits.clone());
+    host.in_state(State::FinWait2).release().after(9000).is_empty();
+    let mut host = Host::with_limits(limits);
+    host.in_state(State::TimeWait).release().after(11_000).is_empty();
+}
+
+/// Connections with output take turns, segment by segment, and replies get theirs.
+#[test]
+fn ready_connections_take_turns() {
+    let mut host = Host::new();
+    host.listen();
+    let mut ids = Vec::new();
+    for port in 1..=3u16 {
+        host.rx(seg("S").port(port).mss(1000)).rx(seg(".").port(port).seq(1).ack(1));
+        ids.extend(host.try_accept());
+    }
+    host.out.clear();
+    for &id in &ids {
+        assert_eq!(host.tcp.write(host.now, id, &stream(0, 4000)), Ok(Some(4000)));
+    }
+    (0..6u32).for_each(|seq| host.rx_quietly(stranger(1), seg(".").seq(seq)));
+    host.drain();
+    let order: Vec<u16> = host.out.drain(..).map(|sent| sent.header.destination_port).collect();
+    let data: Vec<u16> = order.iter().copied().filter(|&port| port != PEER_PORT).collect();
+    assert_eq!(data, [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]);
+    let first_half = order[..12].iter().filter(|&&port| port == PEER_PORT).count();
+    assert_eq!(first_half, 6, "every other one");
 }
 
 /// An idle connection holds its control block and no buffer.

@@ -87,7 +87,7 @@ impl Seg {
     pub(super) fn stream(self, offset: usize, len: usize) -> Seg {
         Seg { data: stream(offset, len), ..self }
     }
-    pub(super) fn from_port(self, port: u16) -> Seg {
+    pub(super) fn port(self, port: u16) -> Seg {
         Seg { remote_port: Some(port), ..self }
     }
 }

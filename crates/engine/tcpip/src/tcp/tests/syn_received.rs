@@ -47,7 +47,7 @@ fn another_syn_is_challenged() {
         host.rx(seg("S").seq(5000)).expect(seg(".").seq(1).ack(1)).nothing();
         // A client that has really restarted answers the challenge by RST, and tries again.
         host.rx(seg("R").seq(1)).is_empty();
-        host.peer_isn = host.peer_isn + 5000;
+        host.peer_isn += 5000;
         host.rx(seg("S").seq(0)).expect(seg("S.").seq(0).ack(1)).nothing();
     });
 }
@@ -149,5 +149,16 @@ fn round_trip_of_the_handshake_sets_the_timer() {
         host.write(b"x").expect(seg("P.").seq(1).ack(1).data(b"x"));
         // SRTT 100 ms, RTTVAR 50 ms.
         host.after(300).expect(seg("P.").seq(1).ack(1).data(b"x")).nothing();
+    });
+}
+
+/// S05: the SYN-ACK was lost, so the first flight is one segment, and its timer 3 s.
+#[test]
+fn lost_syn_ack_starts_slowly() {
+    with_isns(|mut host| {
+        host.listen().rx(seg("S").mss(1000)).expect(seg("S.").seq(0).ack(1));
+        host.after(1000).expect(seg("S.").seq(0).ack(1)).rx(seg(".").seq(1).ack(1)).accept();
+        host.write_stream(0, 3000).expect(seg(".").seq(1).ack(1).stream(0, 1000)).nothing();
+        host.after(3000).expect(seg(".").seq(1).ack(1).stream(0, 1000)).nothing();
     });
 }
