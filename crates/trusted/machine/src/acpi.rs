@@ -70,12 +70,11 @@ impl Platform {
             else {
                 return;
             };
-            if let (1, Some(address), Some(gsi_base)) = (kind, u32_at(entry, 4), u32_at(entry, 8)) {
-                if self.io_apic_count < IO_APICS_MAX {
-                    self.io_apics[self.io_apic_count] =
-                        IoApic { address: u64::from(address), gsi_base };
-                    self.io_apic_count += 1;
-                }
+            if let (1, Some(address), Some(gsi_base)) = (kind, u32_at(entry, 4), u32_at(entry, 8))
+                && self.io_apic_count < IO_APICS_MAX
+            {
+                self.io_apics[self.io_apic_count] = IoApic { address: address.into(), gsi_base };
+                self.io_apic_count += 1;
             }
             entries = &entries[usize::from(len)..];
         }

@@ -70,6 +70,16 @@ struct Handover {
 #[unsafe(link_section = ".bss.fata_boot_scratch")]
 static mut HANDOVER: core::mem::MaybeUninit<Handover> = core::mem::MaybeUninit::zeroed();
 
+/// The handover.
+///
+/// # Safety
+/// No other reference to it may be alive, and its memory must not be the heap's yet.
+unsafe fn handover() -> &'static mut Handover {
+    let place = &raw mut HANDOVER;
+    // SAFETY: the caller's promise; it is zeroed, which every field may be.
+    unsafe { (*place).assume_init_mut() }
+}
+
 /// Physical memory as `boot.s` maps it.
 struct BootMemory;
 
@@ -104,8 +114,8 @@ fn read<T: Copy>(address: u64) -> Option<T> {
 /// and stack. Gives the top of the program's stack.
 unsafe extern "C" fn early(start_info: u64) -> u64 {
     console::init();
-    // SAFETY: nobody else knows of it yet; it is zeroed, which every field may be.
-    let handover = unsafe { (*&raw mut HANDOVER).assume_init_mut() };
+    // SAFETY: nobody else knows of it yet.
+    let handover = unsafe { handover() };
     let info = match read::<StartInfo>(start_info) {
         Some(info) if info.magic == MAGIC && info.version >= 1 => info,
         _ => power::refuse(format_args!("the loader gave no hvm_start_info of version 1")),
@@ -152,7 +162,7 @@ fn copy_command_line(address: u64, handover: &mut Handover) {
 /// On the program's stack, under the lasting page tables: everything else, then `main`.
 unsafe extern "C" fn boot() -> ! {
     // SAFETY: `early` filled it and is gone; the reference ends before the heap gets the memory.
-    let handover = unsafe { (*&raw mut HANDOVER).assume_init_mut() };
+    let handover = unsafe { handover() };
     memory::set_ram(&handover.ram);
     claim_heap(&handover.ram, handover.rest);
     // Not random yet; overwritten below once there is a generator. No Rust code uses it.

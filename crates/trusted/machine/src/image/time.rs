@@ -93,10 +93,10 @@ pub(crate) fn arm(deadline_nanos: u64) -> Timer {
 /// The TSC's frequency, and the APIC timer's when it is known or measured on the way.
 fn frequencies(platform: &Platform) -> Result<(u64, Option<u64>), &'static str> {
     let apic_hertz = hypervisor::apic_hertz();
-    if let Some(hertz) = hypervisor::tsc_hertz().or_else(processor_tsc_hertz) {
-        if apic_hertz.is_some() || apic::has_tsc_deadline() {
-            return Ok((hertz, apic_hertz));
-        }
+    if let Some(hertz) = hypervisor::tsc_hertz().or_else(processor_tsc_hertz)
+        && (apic_hertz.is_some() || apic::has_tsc_deadline())
+    {
+        return Ok((hertz, apic_hertz));
     }
     // A clock that is known, and the APIC's counter beside it in case it is not.
     let mut apic_span = (0, 0);

@@ -372,7 +372,7 @@ extern "C" fn malloc(bytes: usize) -> *mut c_void {
 /// overflows.
 #[unsafe(no_mangle)]
 extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
-    allocate(count.checked_mul(bytes).unwrap_or(usize::MAX), ALIGNMENT, true)
+    allocate(count.saturating_mul(bytes), ALIGNMENT, true)
 }
 
 /// Memory of another size with the old content; null and `ENOMEM`, the old left alone, when there is

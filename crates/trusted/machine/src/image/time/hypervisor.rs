@@ -42,10 +42,10 @@ pub(super) fn tsc_hertz() -> Option<u64> {
         let khz = cpu::cpuid_count(0x4000_0003, 0).ecx;
         return (khz > 0).then_some(u64::from(khz) * 1000);
     }
-    if kind == Kind::Kvm {
-        if let Some(hertz) = kvm_tsc_hertz() {
-            return Some(hertz);
-        }
+    if kind == Kind::Kvm
+        && let Some(hertz) = kvm_tsc_hertz()
+    {
+        return Some(hertz);
     }
     // VMware's timing leaf, which KVM and QEMU can give too: TSC in kHz.
     let khz =
@@ -145,6 +145,6 @@ pub(super) fn kvm_wall_nanos() -> Option<u64> {
     let shift = time.tsc_shift;
     let delta =
         if shift >= 0 { delta << shift.min(31) } else { delta >> (-i32::from(shift)).min(63) };
-    let since = u128::from(delta) * u128::from(time.tsc_to_system_mul) >> 32;
+    let since = (u128::from(delta) * u128::from(time.tsc_to_system_mul)) >> 32;
     (wall.seconds > 0).then(|| boot + time.system_time + since as u64)
 }
