@@ -3,16 +3,27 @@
 //! With it the stack that a sealed image runs meets Linux's own TCP, without booting anything.
 //! See the kernel's `Documentation/networking/tuntap.rst`.
 
+use core::future::Future;
+use core::pin::Pin;
 use core::task::{Context, Poll, ready};
+use core::time::Duration;
 use fata_device::{Checksum, MacAddress, Nic, NicError, Offloads, Transmit};
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use tokio::time::Sleep;
 use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 
 /// An Ethernet header without a VLAN tag.
 const ETHERNET_HEADER_BYTES: usize = 14;
+
+/// How often to look whether the host's end is up.
+const LINK_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Looks before frames are sent although it is down: 2 s. Linux takes up to one to notice that a
+/// cable was plugged in (its `linkwatch`), and an administrator may have set the interface down.
+const LINK_LOOKS_MAX: u32 = 400;
 
 /// An interface that another program made, such as `ip tuntap add dev tap0 mode tap user $USER`,
 /// opened from the other side: what the host sends to `tap0` is received here, and the other way
@@ -28,6 +39,12 @@ pub struct Tap {
     transmit_buffer: Box<[u8]>,
     /// Length of the frame in `transmit_buffer` that the host has not taken yet, or 0.
     queued: usize,
+    /// Looks that are left until the host's end is taken for up. Attaching plugs the cable in; the
+    /// host drops its answers until it has noticed, so a request that it is sent before that costs
+    /// the time until it is repeated (for DHCP, four seconds).
+    link_looks: u32,
+    /// When to look next.
+    link_alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl fmt::Debug for Tap {
@@ -37,8 +54,8 @@ impl fmt::Debug for Tap {
 }
 
 impl Tap {
-    /// Attaches to the TAP interface `name`. To be called inside a tokio runtime whose I/O is
-    /// enabled.
+    /// Attaches to the TAP interface `name`. To be called inside a tokio runtime whose I/O and time
+    /// are enabled.
     ///
     /// The interface must exist: a name with a slip in it would otherwise make a new one. Its MTU
     /// is taken over. The address of our end is the address of the host's end with other bits in
@@ -91,23 +108,69 @@ impl Tap {
             receive_buffer: buffer(),
             transmit_buffer: buffer(),
             queued: 0,
+            link_looks: LINK_LOOKS_MAX,
+            link_alarm: None,
         })
     }
 
-    /// Gives the queued frame, if there is one, to the host.
-    fn poll_send_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NicError>> {
+    /// Waits until the host's end is up, once, after attaching.
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.link_looks > 0 {
+            // An error says that the interface is gone; sending will say so.
+            if self.device.is_running().unwrap_or(true) {
+                self.link_looks = 0;
+                break;
+            }
+            let alarm = self
+                .link_alarm
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINK_LOOK_INTERVAL)));
+            ready!(alarm.as_mut().poll(cx));
+            self.link_alarm = None;
+            self.link_looks -= 1;
+        }
+        Poll::Ready(())
+    }
+
+    /// Gives the queued frame, if there is one, to the host. `Ok(false)`: the host has no room.
+    ///
+    /// Without tokio, which writes only once its reactor has seen that the host has room: a frame
+    /// would wait for that even though the host nearly always has.
+    fn send_queued(&mut self) -> Result<bool, NicError> {
         while self.queued > 0 {
+            let frame = &self.transmit_buffer[..self.queued];
+            match rustix::io::write(self.device.as_fd(), frame) {
+                Ok(_) => self.queued = 0,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => self.lose_or_fail(error)?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// [`send_queued`](Tap::send_queued) that waits for room.
+    fn poll_send_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NicError>> {
+        while !self.send_queued()? {
+            // Tries again, and stores the waker if there is still no room.
             match ready!(self.device.poll_send(cx, &self.transmit_buffer[..self.queued])) {
                 Ok(_) => self.queued = 0,
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::INTR) => {}
-                    // The host's end is down, or the host is out of memory: the frame is lost.
-                    Some(Errno::IO | Errno::NOBUFS | Errno::NOMEM) => self.queued = 0,
-                    _ => return Poll::Ready(Err(self.gone(&error))),
+                    Some(errno) => self.lose_or_fail(errno)?,
+                    None => return Poll::Ready(Err(self.gone(&error))),
                 },
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// After a write of the queued frame that failed.
+    fn lose_or_fail(&mut self, error: Errno) -> Result<(), NicError> {
+        match error {
+            Errno::INTR => {}
+            // The host's end is down, or the host is out of memory: the frame is lost.
+            Errno::IO | Errno::NOBUFS | Errno::NOMEM => self.queued = 0,
+            _ => return Err(self.gone(&error.into())),
+        }
+        Ok(())
     }
 
     fn gone(&self, error: &io::Error) -> NicError {
@@ -164,21 +227,20 @@ impl Nic for Tap {
         cx: &mut Context<'_>,
         fill: &mut dyn FnMut(&mut [u8]) -> Option<Transmit>,
     ) -> Poll<Result<bool, NicError>> {
+        ready!(self.poll_link(cx));
         ready!(self.poll_send_queued(cx))?;
         let Some(transmit) = fill(&mut self.transmit_buffer) else {
             return Poll::Ready(Ok(false));
         };
         self.queued = transmit.len;
-        // If the host cannot take it now, the frame waits here, and the next call is pending.
-        if let Poll::Ready(Err(error)) = self.poll_send_queued(cx) {
-            return Poll::Ready(Err(error));
-        }
+        // If the host has no room now, the frame waits here, and the next call is pending.
+        self.send_queued()?;
         Poll::Ready(Ok(true))
     }
 
-    /// A frame goes to the host at once, so there is nothing to tell it.
+    /// A frame goes to the host at once if there is room, so there is nothing to tell it.
     fn flush(&mut self) -> Result<(), NicError> {
-        Ok(())
+        self.send_queued().map(drop)
     }
 }
 

@@ -198,10 +198,16 @@ pub(crate) fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(address), port)
 }
 
-/// Bytes that show a byte lost, doubled or out of place: each 32 bits tell their position.
+/// Bytes that show a byte lost, doubled or out of place: 4 KiB of noise again and again, each time
+/// with its number in front.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
-    (0..len.div_ceil(4))
-        .flat_map(|index| (index as u32).wrapping_mul(0x9e37_79b1).to_le_bytes())
-        .take(len)
-        .collect()
+    const NOISE: usize = 4096;
+    let noise: Vec<u8> = (0..NOISE).map(|at| (at * at / 7 + at) as u8).collect();
+    let mut bytes = Vec::with_capacity(len + NOISE);
+    for number in 0..len.div_ceil(NOISE) as u64 {
+        bytes.extend_from_slice(&number.to_be_bytes());
+        bytes.extend_from_slice(&noise[8..]);
+    }
+    bytes.truncate(len);
+    bytes
 }

@@ -1,0 +1,88 @@
+//! The contracts of `fata_device` on the devices of a Unix host.
+
+use fata_device::{Checksum, Nic, Transmit, contract};
+use fata_unix::{FileBlock, Tap};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::task::{Context, Poll, Waker};
+use tempfile::NamedTempFile;
+
+#[tokio::test]
+async fn a_file_is_a_disk() {
+    let file = NamedTempFile::new().unwrap();
+    file.as_file().set_len(128 * 512).unwrap();
+    contract::block(async || FileBlock::open(file.path(), false).unwrap()).await;
+    contract::block_read_only(async || FileBlock::open(file.path(), true).unwrap()).await;
+}
+
+/// A second interface, that a bridge of the host's connects with the first.
+struct Bridged(Tap);
+
+impl contract::Wire for Bridged {
+    fn send(&mut self, frame: &[u8]) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.0.poll_transmit(&mut cx, &mut |buffer| {
+            buffer[..frame.len()].copy_from_slice(frame);
+            Some(Transmit { len: frame.len(), partial_checksum: None })
+        });
+    }
+
+    fn receive(&mut self) -> Option<Vec<u8>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut received = None;
+        let consume = &mut |frame: &mut [u8], _: Checksum| received = Some(frame.to_vec());
+        match self.0.poll_receive(&mut cx, consume) {
+            Poll::Ready(result) => result.unwrap(),
+            Poll::Pending => {}
+        }
+        received
+    }
+}
+
+/// Says to the second run of the test that it is the second.
+const INSIDE: &str = "FATA_TEST_INSIDE_NAMESPACE";
+
+/// Runs itself again in a network namespace, which the kernel removes when the process ends.
+#[test]
+fn a_tap_interface_is_a_nic() {
+    let name = "a_tap_interface_is_a_nic";
+    if std::env::var_os(INSIDE).is_none() {
+        let may = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status();
+        if !may.is_ok_and(|status| status.success()) || !Path::new("/dev/net/tun").exists() {
+            eprintln!("{name}: SKIPPED: needs root (for a network namespace) and /dev/net/tun");
+            return;
+        }
+        let status = Command::new("unshare")
+            .arg("--net")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(INSIDE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{name} failed inside its namespace: {status}");
+        return;
+    }
+    let ip = |arguments: &str| {
+        let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {arguments}: {status}");
+    };
+    ip("link add br0 type bridge forward_delay 0");
+    for tap in ["tap0", "tap1"] {
+        ip(&format!("tuntap add dev {tap} mode tap"));
+        ip(&format!("link set {tap} master br0 up"));
+    }
+    ip("link set br0 up");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut nic = Tap::open("tap0").unwrap();
+        let mut wire = Bridged(Tap::open("tap1").unwrap());
+        // Plugged in by being opened; the kernel notices in its own time.
+        let forwards = |tap: &&str| {
+            let output = Command::new("ip").args(["-details", "link", "show", tap]).output();
+            String::from_utf8(output.unwrap().stdout).unwrap().contains("state forwarding")
+        };
+        let seen = (0..5000).any(|_| ["tap0", "tap1"].iter().all(forwards));
+        assert!(seen, "the bridge forwards");
+        contract::nic(&mut nic, &mut wire).await;
+    });
+}
