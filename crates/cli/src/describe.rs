@@ -84,7 +84,10 @@ pub(crate) fn interface(ui: Ui, manifest: &Manifest) -> String {
         let rows: Vec<_> = manifest
             .devices
             .iter()
-            .map(|device| (format!("{} ({})", device.name, device.kind), device.help.clone()))
+            .map(|device| {
+                let optional = if device.optional { ", optional" } else { "" };
+                (format!("{} ({}{optional})", device.name, device.kind), device.help.clone())
+            })
             .collect();
         text.push_str(&table(&rows));
     }

@@ -48,6 +48,9 @@ pub(crate) struct Device {
     pub(crate) name: String,
     /// `stack` or `block`; later formats may know more.
     pub(crate) kind: String,
+    /// Whether the program starts without it.
+    #[serde(default)]
+    pub(crate) optional: bool,
     /// What it is for.
     #[serde(default)]
     pub(crate) help: String,
@@ -236,7 +239,12 @@ mod tests {
         #[test]
         fn round_trip(name in "[a-z][a-z0-9_-]{0,20}", help in "[ -~äλ]{0,40}") {
             let mut manifest = parse(HTTPS).unwrap();
-            manifest.devices[1] = Device { name: format!("x{name}"), kind: "block".into(), help };
+            manifest.devices[1] = Device {
+                name: format!("x{name}"),
+                kind: "block".into(),
+                optional: false,
+                help,
+            };
             let text = serde_json::to_vec(&manifest).unwrap();
             prop_assert_eq!(Manifest::parse(&text).unwrap(), manifest);
         }

@@ -182,7 +182,11 @@ fn disks(manifest: &Manifest, blocks: &[Block]) -> Result<Vec<Block>> {
             let what = format!("device {name}: a block device's name has at most 20 bytes");
             return Err(refused(what).help("shorten it in the program with #[fata(name = \"…\")]"));
         }
-        let Some(block) = blocks.iter().find(|block| block.name == *name) else {
+        let given = blocks.iter().find(|block| block.name == *name);
+        if given.is_none() && device.optional {
+            continue;
+        }
+        let Some(block) = given else {
             let what = format!("{} needs the block device {name}", manifest.package);
             let mut help = format!("add --block {name}=FILE");
             if !device.help.is_empty() {
@@ -302,6 +306,13 @@ mod tests {
         let text = failure.to_string();
         assert!(text.contains("needs the block device data"), "{text}");
         assert!(text.contains("--block data=FILE (Holds all)"), "{text}");
+    }
+
+    #[test]
+    fn an_optional_device_may_be_left_out() {
+        let mut manifest = web();
+        manifest.devices[2].optional = true;
+        assert_eq!(attach(&manifest, &[], &[], &[]).unwrap().blocks, []);
     }
 
     #[test]
