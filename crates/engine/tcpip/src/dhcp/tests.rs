@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::dhcp::{TestRequest, test_reply};
+use proptest::prelude::*;
 use std::collections::HashSet;
 
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -449,4 +450,50 @@ fn a_device_that_is_not_ready_delays_the_message_and_its_timer() {
     let (_, discover) = world.sends_now();
     assert_eq!(discover.message_type, DISCOVER);
     assert!(world.advance(secs(2)).is_empty());
+}
+
+proptest! {
+    /// Whatever a server says and whenever: no panic, no storm, and the address that is in use is
+    /// always one that a server gave and whose time is not up.
+    #[test]
+    fn no_server_makes_the_client_misbehave(
+        steps in prop::collection::vec(
+            (0u8..4, any::<bool>(), any::<bool>(), 0u32..5000, any::<[u8; 6]>(), 0u64..4_000_000),
+            1..60,
+        ),
+    ) {
+        let mut world = World::new();
+        let mut sent = 0;
+        for (kind, is_ours, other_server, lease, noise, wait) in steps {
+            let transaction = world.client.transaction ^ u32::from(!is_ours);
+            let times = |byte: u8| (byte & 1 == 1).then(|| u32::from(byte) * 20);
+            let reply = Reply {
+                server: Some(if other_server { OTHER_SERVER } else { SERVER }),
+                t1: times(noise[0]),
+                t2: times(noise[1]),
+                mask: (noise[2] < 250).then(|| Ipv4Addr::from_bits(!(u32::from(noise[3] | 15)))),
+                ..Reply::new([OFFER, ACK, NAK, 9][usize::from(kind)], transaction)
+            };
+            world.reply(&reply.lease(lease).bytes());
+            // Seconds most of the time, an hour now and then.
+            let wait = Duration::from_millis(if noise[4] < 200 { wait % 3000 } else { wait });
+            sent += world.advance(wait).len() as u64;
+        }
+        let elapsed = world.now - Instant::from_millis(5000);
+        prop_assert!(sent <= 130 + elapsed.as_secs() * 4 / 10, "{sent} in {elapsed:?}");
+        let mut is_bound = false;
+        for change in &world.changes {
+            match change {
+                Change::Bound(lease) => {
+                    prop_assert_eq!(lease.address, ADDRESS);
+                    is_bound = true;
+                }
+                Change::Lost => {
+                    prop_assert!(is_bound, "an address is lost that was not had");
+                    is_bound = false;
+                }
+            }
+        }
+        prop_assert_eq!(is_bound, !world.client.is_unbound());
+    }
 }

@@ -15,6 +15,9 @@ struct World {
     connections: Vec<crate::TcpId>,
     listener: crate::ListenerId,
     socket: UdpId,
+    /// P's side.
+    peer_connections: Vec<crate::TcpId>,
+    peer_listener: crate::ListenerId,
     /// Frames that were seen on the wire; the stuff of mutations.
     seen: Vec<Vec<u8>>,
 }
@@ -38,9 +41,22 @@ enum Step {
         which: prop::sample::Index,
         changes: Vec<(prop::sample::Index, u8)>,
     },
-    /// Frames pass between H and P.
+    /// H receives an ICMP error about a frame that was seen before.
+    Report {
+        which: prop::sample::Index,
+        kind: u8,
+        code: u8,
+        mtu: u16,
+    },
+    /// Frames pass between H and P, whose program sends back what it gets.
     Exchange,
     Connect,
+    /// P connects to H.
+    PeerConnects,
+    /// P's program ends what it has.
+    PeerEnds {
+        in_order: bool,
+    },
     Write(u16),
     Read(u16),
     Shutdown,
@@ -59,8 +75,12 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(which, changes, cut)| Step::Mutated { which, changes, cut }),
         6 => (any::<prop::sample::Index>(), changes())
             .prop_map(|(which, changes)| Step::MutatedButSummed { which, changes }),
-        4 => Just(Step::Exchange),
+        1 => (any::<prop::sample::Index>(), prop_oneof![Just(3u8), Just(11), Just(12)], 0u8..16, any::<u16>())
+            .prop_map(|(which, kind, code, mtu)| Step::Report { which, kind, code, mtu }),
+        6 => Just(Step::Exchange),
         1 => Just(Step::Connect),
+        1 => Just(Step::PeerConnects),
+        1 => any::<bool>().prop_map(|in_order| Step::PeerEnds { in_order }),
         2 => any::<u16>().prop_map(Step::Write),
         2 => any::<u16>().prop_map(Step::Read),
         1 => Just(Step::Shutdown),
@@ -92,11 +112,21 @@ impl World {
         let mut peer = Host::with(peer_config());
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
         let listener = host.engine.tcp_listen(any, 4).unwrap();
-        peer.engine.tcp_listen(any, 4).unwrap();
+        let peer_listener = peer.engine.tcp_listen(any, 4).unwrap();
         let socket = host.bind(7);
         let mut seen = one_of_each(P, H).to_vec();
         seen.push(arp_request((P_MAC, P), H));
-        let mut world = World { host, peer, connections: Vec::new(), listener, socket, seen };
+        let (connections, peer_connections) = (Vec::new(), Vec::new());
+        let mut world = World {
+            host,
+            peer,
+            connections,
+            listener,
+            socket,
+            peer_connections,
+            peer_listener,
+            seen,
+        };
         world.exchange();
         world
     }
@@ -108,8 +138,24 @@ impl World {
         self.seen.push(frame);
     }
 
+    /// P's program: takes who comes, and sends back what it gets.
+    fn run_peer(&mut self) {
+        let (now, engine) = (self.peer.now, &mut self.peer.engine);
+        while let Some(accepted) = engine.tcp_accept(now, self.peer_listener) {
+            self.peer_connections.push(accepted.connection);
+        }
+        let mut buffer = [0; 3000];
+        for id in &self.peer_connections {
+            while let Ok(Some(len @ 1..)) = engine.tcp_read(now, *id, &mut buffer) {
+                let _ = engine.tcp_write(now, *id, &buffer[..len]);
+            }
+        }
+        while engine.poll_event().is_some() {}
+    }
+
     fn exchange(&mut self) {
         for _ in 0..20 {
+            self.run_peer();
             let (from_host, from_peer) = (self.host.sent(), self.peer.sent());
             if from_host.is_empty() && from_peer.is_empty() {
                 return;
@@ -146,6 +192,29 @@ impl World {
                 mutate(&mut frame, &changes, HEADER_LEN);
                 put_sums_right(&mut frame);
                 self.host.receive(&frame);
+            }
+            Step::Report { which, kind, code, mtu } => {
+                // What H sent was turned round when it was seen; so it is turned back.
+                let quote = turned_round(&self.seen[which.index(self.seen.len())]);
+                let quote = quote.get(HEADER_LEN..(HEADER_LEN + 60).min(quote.len()));
+                let [high, low] = mtu.to_be_bytes();
+                let word = [0, 0, high, low];
+                let message = icmpv4::to_bytes(kind, code, word, quote.unwrap_or_default());
+                self.host.receive(&ip(GATEWAY, H, PROTOCOL_ICMP, &message));
+            }
+            Step::PeerConnects => {
+                let remote = SocketAddr::from((H, PORT));
+                let connection = self.peer.engine.tcp_connect(self.peer.now, remote);
+                self.peer_connections.extend(connection);
+                self.exchange();
+            }
+            Step::PeerEnds { in_order } => {
+                if let Some(id) = self.peer_connections.pop() {
+                    match in_order {
+                        true => self.peer.engine.tcp_release(self.peer.now, id),
+                        false => self.peer.engine.tcp_abort(self.peer.now, id),
+                    }
+                }
             }
             Step::Exchange => self.exchange(),
             Step::Connect => {
