@@ -63,7 +63,7 @@ pub(crate) struct Inner<K> {
     /// Chains are handled when the driver notifies; otherwise when the test says so.
     pub(crate) paused: bool,
     pub(crate) resets: u32,
-    /// Every register read so far, by offset: drivers should need few.
+    /// How often the interrupt status was read: drivers should need it seldom.
     pub(crate) interrupt_status_reads: u32,
     interrupt_status: u32,
     selects: [u32; 3],

@@ -1,7 +1,7 @@
 //! Devices that run in the process of a test, on host builds only.
 //!
 //! A device model stands behind [`Registers::simulated`](crate::registers::Registers::simulated)
-//! and reaches memory through [`read`] and [`write`], which know every byte that is shared at the
+//! and reaches memory through [`read()`] and [`write()`], which know every byte that is shared at the
 //! moment and refuse all others. So a driver that gives a device the wrong address, or one that it
 //! has taken back already, fails its test instead of passing by luck.
 
