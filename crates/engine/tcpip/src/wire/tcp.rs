@@ -12,10 +12,6 @@ use core::ops::BitOr;
 /// Length of a header without options, in bytes.
 pub(crate) const HEADER_LEN: usize = 20;
 
-/// Where the checksum lies in the header, in bytes.
-#[allow(dead_code, reason = "read by the IP layer when it offloads a sum")]
-pub(crate) const CHECKSUM_OFFSET: usize = 16;
-
 /// Length of a timestamps option with the padding that aligns it (RFC 7323 Appendix A), in bytes.
 pub(crate) const TIMESTAMPS_LEN: usize = 12;
 

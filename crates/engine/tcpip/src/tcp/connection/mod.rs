@@ -1,14 +1,16 @@
 //! One connection: the transmission control block of RFC 9293 §3.3.1 and what the program may do
 //! to it.
 //!
-//! What arrives is handled in `input.rs`, what leaves is made in `output.rs`, what is due happens
-//! in `timeout.rs`. None of them knows of tables: after each call the façade ([`super::Tcp`]) looks
+//! What arrives is handled in `input.rs` (ICMP errors in `icmp.rs`), what leaves is made in
+//! `output.rs`, what is due happens in `timeout.rs`, what the program asks for is done in `calls.rs`. None of them knows of tables: after each call the façade ([`super::Tcp`]) looks
 //! at what has changed and keeps demultiplexer, timers, ready list and events in step, in one place
 //! ([`super::Tcp::settle`]).
 //!
 //! Half-open passive connections and those in TIME-WAIT are not here: they have smaller
 //! representations ([`super::half_open`], [`super::time_wait`]).
 
+mod calls;
+mod icmp;
 mod input;
 #[cfg(test)]
 mod invariants;
@@ -16,12 +18,10 @@ mod output;
 mod timeout;
 
 use crate::error::{TcpError, Unreachable};
-use crate::icmp::IcmpError;
-use crate::socket::{Keepalive, ListenerId, TcpStatus};
+use crate::socket::{Keepalive, ListenerId};
 use crate::tcp::congestion::{Congestion, NewReno};
 use crate::tcp::memory::Ring;
 use crate::tcp::receive_buffer::ReceiveBuffer;
-use crate::tcp::reply::reset_header;
 use crate::tcp::rtt::Rtt;
 use crate::tcp::send_buffer::SendBuffer;
 use crate::tcp::timers::NEVER;
@@ -433,231 +433,4 @@ impl Connection {
     pub(crate) const fn owes_ack(&self) -> bool {
         self.acks_due > 0
     }
-
-    /// See `Engine::tcp_status`.
-    pub(crate) fn status(&self, send_bytes: usize) -> TcpStatus {
-        match self.state {
-            _ if self.error.is_some() => TcpStatus::Failed(self.error.unwrap_or(TcpError::Reset)),
-            State::SynSent | State::SynReceived => TcpStatus::Connecting,
-            State::TimeWait | State::Closed if self.receive.unread() == 0 => TcpStatus::Closed,
-            _ => TcpStatus::Open {
-                readable: self.receive.unread() > 0 || self.receive.is_finished(),
-                writable: !self.fin_queued && (self.send.len() as usize) < send_bytes,
-            },
-        }
-    }
-
-    /// See `Engine::tcp_is_flushed`.
-    pub(crate) fn is_flushed(&self) -> bool {
-        self.error.is_none()
-            && !matches!(self.state, State::SynSent | State::SynReceived)
-            && self.una == self.stream_end()
-    }
-
-    /// See `Engine::tcp_read`.
-    pub(crate) fn read(
-        &mut self,
-        now: Instant,
-        max: usize,
-        sink: &mut dyn FnMut(&[u8]),
-        shared: &mut Shared,
-    ) -> Result<Option<usize>, TcpError> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        if max == 0 {
-            return Ok(Some(0));
-        }
-        if self.receive.unread() > 0 {
-            let count = self.receive.read(max, sink, &mut shared.memory);
-            self.active_at = now;
-            self.offer_window(shared);
-            return Ok(Some(count));
-        }
-        let at_end = self.receive.is_finished() || self.is_over();
-        Ok(at_end.then_some(0))
-    }
-
-    /// See `Engine::tcp_write`.
-    pub(crate) fn write(
-        &mut self,
-        now: Instant,
-        data: &[u8],
-        shared: &mut Shared,
-    ) -> Result<Option<usize>, TcpError> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        if self.fin_queued || self.is_over() {
-            return Err(TcpError::WriteShutDown);
-        }
-        if data.is_empty() {
-            return Ok(Some(0));
-        }
-        let count = self.send.append(data, shared.settings.send_bytes, &mut shared.memory);
-        if count > 0 {
-            self.active_at = now;
-        }
-        if count < data.len() {
-            self.is_writer_waiting = true;
-        }
-        Ok((count > 0).then_some(count))
-    }
-
-    /// A write was refused: whether for want of memory, and for the first time since there was some.
-    pub(crate) fn starve(&mut self, send_bytes: usize) -> bool {
-        let is_share_full = self.send.len() as usize >= send_bytes;
-        !is_share_full && !core::mem::replace(&mut self.is_starved, true)
-    }
-
-    /// See `Engine::tcp_shutdown`.
-    pub(crate) fn shutdown(&mut self) -> Result<(), TcpError> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        if !self.is_over() {
-            self.fin_queued = true;
-        }
-        Ok(())
-    }
-
-    /// See `Engine::tcp_release`.
-    pub(crate) fn release(&mut self, now: Instant, shared: &mut Shared) {
-        let has_unread = self.receive.unread() > 0;
-        self.owner = Owner::Nobody;
-        self.keepalive = None;
-        self.keepalive_at = NEVER;
-        match self.state {
-            State::TimeWait | State::Closed => self.receive.clear(&mut shared.memory),
-            // RFC 9293 §3.10.4: nothing was promised, nothing is to be told.
-            State::SynSent => self.end(None, shared),
-            // Data that was acknowledged and never read: the peer must not believe that it was
-            // (RFC 2525 §2.17). In SYN-RECEIVED the SYN still holds its place in the sequence.
-            State::SynReceived => self.abort(None, shared),
-            _ if has_unread => self.abort(None, shared),
-            _ => {
-                self.receive.clear(&mut shared.memory);
-                self.fin_queued = true;
-                self.silent_since = now;
-                self.limit_fin_wait_2(now, shared);
-            }
-        }
-    }
-
-    /// A released connection does not wait for the peer's FIN for ever (RFC 1122 §4.2.2.13).
-    fn limit_fin_wait_2(&mut self, now: Instant, shared: &Shared) {
-        if self.state == State::FinWait2 && self.owner == Owner::Nobody {
-            self.linger_at = now + shared.settings.fin_wait_2;
-        }
-    }
-
-    /// Ends the connection here and tells the peer by RST.
-    pub(crate) fn abort(&mut self, error: Option<TcpError>, shared: &mut Shared) {
-        if self.is_open() || self.state == State::SynReceived {
-            let header = reset_header(&self.tuple, self.max, Some(self.receive.acknowledge()));
-            shared.replies.push(self.tuple, header, &mut shared.counters);
-            shared.counters.tcp_aborted += 1;
-        }
-        self.end(error, shared);
-    }
-
-    /// Ends the connection here; the peer is told nothing.
-    pub(crate) fn end(&mut self, error: Option<TcpError>, shared: &mut Shared) {
-        if self.is_over() {
-            return;
-        }
-        self.state = State::Closed;
-        self.error = error;
-        self.send.clear(&mut shared.memory);
-        // "All segment queues should be flushed" (RFC 9293 §3.10.7.4, on RST).
-        if error.is_some() || self.owner == Owner::Nobody {
-            self.receive.clear(&mut shared.memory);
-        }
-        self.stop_timers();
-    }
-
-    /// Frees what the buffers hold.
-    pub(crate) fn clear(&mut self, shared: &mut Shared) {
-        self.send.clear(&mut shared.memory);
-        self.receive.clear(&mut shared.memory);
-    }
-
-    fn stop_timers(&mut self) {
-        self.retransmit_at = NEVER;
-        self.ack_at = NEVER;
-        self.keepalive_at = NEVER;
-        self.linger_at = NEVER;
-    }
-
-    /// See `Engine::tcp_set_nodelay`.
-    pub(crate) fn set_nodelay(&mut self, nodelay: bool) {
-        self.nodelay = nodelay;
-    }
-
-    /// See `Engine::tcp_set_keepalive`.
-    pub(crate) fn set_keepalive(&mut self, now: Instant, config: Option<Keepalive>) {
-        self.keepalive = config.map(|config| Box::new(KeepaliveState { config, probes_sent: 0 }));
-        self.keepalive_at = match config {
-            Some(config) if !self.is_over() => now + config.idle,
-            _ => NEVER,
-        };
-    }
-
-    /// An ICMP error about a segment of ours that starts at `sequence` (RFC 5927, RFC 9293
-    /// §3.9.2.2).
-    pub(crate) fn on_icmp_error(&mut self, error: IcmpError, sequence: Seq, shared: &mut Shared) {
-        // RFC 5927 §4.1: only about something that is in flight.
-        let is_in_flight = sequence.at_or_after(self.una) && sequence.before(self.max);
-        if !is_in_flight || self.is_over() {
-            shared.counters.dropped_icmp_unmatched += 1;
-            return;
-        }
-        let unreachable = match error {
-            IcmpError::FragmentationNeeded { mtu } => return self.lower_mss(mtu, shared),
-            IcmpError::NetworkUnreachable => Unreachable::Network,
-            IcmpError::HostUnreachable => Unreachable::Host,
-            IcmpError::NeighbourUnreachable => Unreachable::Neighbour,
-            IcmpError::ProtocolUnreachable => Unreachable::Protocol,
-            IcmpError::PortUnreachable => Unreachable::Port,
-            IcmpError::Prohibited => Unreachable::Prohibited,
-            IcmpError::TimeExceeded | IcmpError::ParameterProblem => return,
-        };
-        self.soft_error = Some(unreachable);
-        // Hard errors end a handshake, and nothing else: an attacker could forge them for a
-        // connection that lives (RFC 5927 §5.2).
-        let is_hard = matches!(
-            error,
-            IcmpError::PortUnreachable | IcmpError::ProtocolUnreachable | IcmpError::Prohibited
-        );
-        if is_hard && self.state == State::SynSent {
-            let error = match unreachable {
-                Unreachable::Port => TcpError::Refused,
-                other => TcpError::Unreachable(other),
-            };
-            self.end(Some(error), shared);
-        }
-    }
-
-    /// The path takes less than we thought (RFC 1191 §3.1, RFC 5927 §7.2).
-    fn lower_mss(&mut self, mtu: u16, shared: &mut Shared) {
-        // A router of before RFC 1191 names no size; 576 always was the next plateau for us.
-        let mtu = if mtu == 0 { 576 } else { mtu.max(PATH_MTU_MIN) };
-        let headers = if self.tuple.remote.is_ipv4() { 40 } else { 60 };
-        let mss = mtu - headers;
-        if mss >= self.mss {
-            return;
-        }
-        self.mss = mss;
-        shared.counters.tcp_path_mtu_lowered += 1;
-        if self.is_open() {
-            // What is in flight was lost to size, not to congestion: send it again at once.
-            self.next = self.una;
-            self.retransmit_due = true;
-            self.timed_at = NEVER;
-        }
-    }
 }
-
-/// The least path MTU that an ICMP error can lower to, in bytes: below it, forged errors would cost
-/// more than honest ones are worth. IP fragments what does not fit such a path.
-const PATH_MTU_MIN: u16 = 552;
