@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// client asks four times (RFC 2131, section 4.1: after 4, 8 and 16 seconds).
 const ADDRESS_WAIT: Duration = Duration::from_secs(30);
 
+/// How often [`Stack::drain`] looks: about a round trip on a local network.
+const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// What a stack over a network interface is told once, at its start.
 #[derive(Clone)]
 pub struct Config {
@@ -267,6 +270,31 @@ impl Stack {
                 Ok(UdpSocket::over_sockets(socket))
             }
         }
+    }
+
+    /// Waits until the peers have acknowledged what was written, for `patience` at most, and says
+    /// whether they have.
+    ///
+    /// For the end of a program: closing a stream leaves the rest to the stack, and the stack ends
+    /// with the program. The host's sockets need no waiting. Data that the program has not read
+    /// counts too, so drop the streams first.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        let Kind::Engine { shared, .. } = &self.0 else { return true };
+        let drained = async {
+            loop {
+                {
+                    let state = shared.lock();
+                    if state.check().is_err() {
+                        return false;
+                    }
+                    if state.engine.counters().tcp_buffered_bytes == 0 {
+                        return true;
+                    }
+                }
+                tokio::time::sleep(DRAIN_LOOK_INTERVAL).await;
+            }
+        };
+        tokio::time::timeout(patience, drained).await.unwrap_or(false)
     }
 
     /// Waits for the stack's address before sending to `destination`.

@@ -146,6 +146,28 @@ async fn what_was_written_arrives_although_the_stream_was_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_program_that_drains_its_stack_may_end() {
+    let (left, _right, mut client, mut server) = connected().await;
+    let patience = Duration::from_secs(5);
+    let bytes = pattern(200_000);
+    client.write_all(&bytes).await.unwrap();
+    drop(client);
+    let received = tokio::spawn(async move {
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).await.map(|_| received)
+    });
+    assert!(left.stack.drain(patience).await, "the peer acknowledged all");
+    left.driver.abort();
+    assert!(received.await.unwrap().unwrap() == bytes);
+
+    let (left, right, mut client, _server) = connected().await;
+    right.driver.abort();
+    client.write_all(b"nobody reads this").await.unwrap();
+    drop(client);
+    assert!(!left.stack.drain(patience).await, "nobody acknowledges");
+}
+
+#[tokio::test(start_paused = true)]
 async fn unread_data_makes_dropping_a_reset() {
     let (_left, _right, mut client, mut server) = connected().await;
     client.write_all(b"never read").await.unwrap();
