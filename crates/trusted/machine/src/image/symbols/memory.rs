@@ -467,7 +467,7 @@ fn pages(bytes: usize) -> Option<Layout> {
 }
 
 /// Whole zeroed pages from the heap, when that is what is asked for (`MAP_ANONYMOUS`, anywhere, not
-/// executable). Files cannot be mapped (`ENOENT`'s kin `EBADF`), addresses not chosen and code not
+/// executable). Files cannot be mapped (`EBADF`), addresses not chosen and code not
 /// made (`EPERM`). Protection is not changed: all data of an image is readable and writable.
 #[unsafe(no_mangle)]
 extern "C" fn mmap64(
