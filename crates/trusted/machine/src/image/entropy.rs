@@ -4,7 +4,7 @@
 //! drivers add (virtio-rng). Adding and drawing both replace the key by the generator's own output,
 //! so that numbers given out earlier cannot be found from the state later. Until 256 bits from a
 //! source have gone in, a request for random numbers ends the machine with words, see
-//! [`super::symbols`]; nothing weaker is ever given in their place.
+//! `getrandom` in `docs/symbols.md`; nothing weaker is ever given in their place.
 
 use super::cell::OneCpu;
 use super::cpu;

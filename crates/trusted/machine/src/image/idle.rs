@@ -6,7 +6,7 @@
 //! Interrupts are off between the look and the sleep, and `sti; hlt` lets none slip through between
 //! them, so no wake-up is lost; and whatever woke the processor, the word and the clock decide.
 //!
-//! Wakers are called as a thread of their own (see [`super::thread_locals`]). Called as the program's,
+//! Wakers are called as a thread of their own (see `thread_locals`). Called as the program's,
 //! they would be taken for the parked thread waking itself, which runtimes leave out as impossible.
 
 use super::cell::OneCpu;
