@@ -54,7 +54,10 @@ impl Lab {
             &["link", "set", TAP, "up"],
         ] {
             let what = format!("ip {}", arguments.join(" "));
-            run_ok(lab.command("ip").args(arguments), &what, TOOL_LIMIT)?;
+            run_ok(lab.command("ip").args(arguments), &what, TOOL_LIMIT).with_context(|| {
+                let hint = if as_root { "" } else { "; /dev/net/tun may be root's: run as root" };
+                format!("cannot make the TAP device{hint}")
+            })?;
         }
         Ok(lab)
     }

@@ -34,8 +34,9 @@ use crate::software::{Given, Shelf};
 
 /// Boots our images and a Linux guest with the same program on the same QEMU, and prints the figures side by side.
 ///
-/// Needs qemu-system-x86_64, wrk, curl, valgrind, iproute2 and apt (bench/run installs them). Downloads Debian's kernel
-/// once, unpacked under .cache/, never installed. For figures worth keeping, leave the machine alone meanwhile.
+/// Needs qemu-system-x86_64, wrk, curl, valgrind, iproute2, binutils and apt (bench/run installs them). Downloads Debian's kernel
+/// once, unpacked under .cache/, never installed. All of it takes about half an hour; for figures worth keeping, leave
+/// the machine alone meanwhile.
 ///
 /// Exit codes: 0 every figure was taken, whatever it is; 1 a figure could not be taken; 2 wrong usage; 130 interrupted.
 #[derive(Debug, Parser)]
@@ -49,7 +50,7 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
 
-    /// Boots for each figure about load, memory and idleness.
+    /// Boots for each figure about load, resident memory and idleness.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     load_runs: u32,
 

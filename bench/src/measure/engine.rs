@@ -42,7 +42,10 @@ pub(super) fn rows(_plan: &Plan, shelf: &mut Shelf) -> Result<Vec<Row>> {
         };
         rows.push(Row {
             measure: "engine",
-            title: format!("Engine's instructions a request, {connections} idle connections"),
+            title: match connections {
+                FEW => "Engine's instructions a request beside one idle connection".to_owned(),
+                many => format!("– beside {many} idle connections"),
+            },
             machine: None,
             unit: Unit::Instructions,
             ours: Outcome::from_runs(&[cost]),
