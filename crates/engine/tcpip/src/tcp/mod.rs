@@ -31,6 +31,7 @@ mod isn;
 mod listener;
 mod memory;
 mod ports;
+mod ready;
 mod receive_buffer;
 mod reply;
 mod rtt;
@@ -61,6 +62,7 @@ use demux::{Demux, Target};
 use half_open::HalfOpens;
 use listener::Listeners;
 use memory::Memory;
+use ready::Ready;
 use reply::Replies;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -134,8 +136,8 @@ pub(crate) struct Tcp {
     time_waits: TimeWaits,
     /// Deadlines of connections.
     timers: Timers,
-    /// Connections with something to send, each once, in the order of their turns.
-    ready: VecDeque<u32>,
+    /// Connections with something to send.
+    ready: Ready,
     /// The next turn is a reply's, not a connection's.
     is_reply_turn: bool,
     /// Connections whose writers wait for memory, each once.
@@ -185,7 +187,7 @@ impl Tcp {
             connections: Slab::new(),
             time_waits: TimeWaits::new(),
             timers: Timers::default(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             is_reply_turn: true,
             starved: VecDeque::new(),
             origins: isn::Origins::new(&keys),
@@ -325,7 +327,7 @@ impl Tcp {
                 let (source, destination) = (reply.tuple.local, reply.tuple.remote);
                 return Some(SegmentOut { source, destination, len: reply.header.emit(segment) });
             }
-            let Some(index) = self.ready.pop_front() else {
+            let Some(index) = self.ready.pop() else {
                 if self.shared.replies.is_empty() {
                     return None;
                 }
@@ -333,7 +335,6 @@ impl Tcp {
             };
             // A connection that ended meanwhile is still in the list, or another is in its slot.
             let Some(connection) = self.connections.get_mut(index) else { continue };
-            connection.is_ready = false;
             let len = connection.transmit(now, segment, &mut self.shared);
             let (source, destination) = (connection.tuple.local, connection.tuple.remote);
             self.settle(now, index);
@@ -359,12 +360,8 @@ impl Tcp {
     }
 
     fn enqueue_if_ready(&mut self, index: u32) {
-        if let Some(connection) = self.connections.get_mut(index)
-            && !connection.is_ready
-            && connection.plan().is_some()
-        {
-            connection.is_ready = true;
-            self.ready.push_back(index);
+        if self.connections.get(index).is_some_and(|connection| connection.plan().is_some()) {
+            self.ready.push(index);
         }
     }
 

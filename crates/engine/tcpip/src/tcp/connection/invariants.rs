@@ -5,14 +5,14 @@ use crate::tcp::Settings;
 use crate::tcp::timers::NEVER;
 
 impl Connection {
-    /// Asserts the invariants of one connection.
-    pub(crate) fn check(&self, settings: &Settings) {
+    /// Asserts the invariants of one connection, which `is_ready` for its turn or not.
+    pub(crate) fn check(&self, settings: &Settings, is_ready: bool) {
         assert!(self.una.at_or_before(self.next) && self.next.at_or_before(self.max));
         if !self.is_over() {
             assert!(self.max.at_or_before(self.stream_end().max(self.iss + 1)));
         }
         let sendable = self.plan().is_some();
-        assert!(!sendable || self.is_ready, "something to send, but not in the ready list");
+        assert!(!sendable || is_ready, "something to send, but not in the ready list");
         // (a) Whatever is in flight, or waits for the peer, has a timer.
         let is_waiting = match self.state {
             State::SynSent | State::SynReceived => true,
@@ -33,6 +33,9 @@ impl Connection {
         } else {
             assert!(self.unacknowledged == 0 || self.acks_due > 0 || self.ack_at != NEVER);
         }
+        // What was promised can be kept.
+        let promised = self.edge.since(self.receive.acknowledge()) + self.receive.unread();
+        assert!(self.is_over() || promised as usize <= settings.receive_bytes);
         // (c) What is held stays under its caps.
         assert!(self.send.capacity() <= settings.send_bytes);
         assert!(self.receive.capacity() <= settings.receive_bytes);

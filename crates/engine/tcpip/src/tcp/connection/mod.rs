@@ -109,8 +109,6 @@ pub(crate) struct Connection {
     pub(crate) owner: Owner,
     /// In the demultiplexer: segments find it.
     pub(crate) is_attached: bool,
-    /// In the ready list, once.
-    pub(crate) is_ready: bool,
     pub(crate) changes: Changes,
     /// Why the connection failed.
     pub(crate) error: Option<TcpError>,
@@ -288,7 +286,6 @@ impl Connection {
             state: State::SynSent,
             owner: Owner::Program,
             is_attached: true,
-            is_ready: false,
             changes: Changes::default(),
             error: None,
             soft_error: None,

@@ -276,13 +276,19 @@ impl Connection {
         }
     }
 
-    /// The right edge that could be offered now, rounding included.
+    /// Bytes that there is room for beyond RCV.NXT.
+    fn free(&self, shared: &Shared) -> u32 {
+        (shared.settings.receive_bytes as u32).saturating_sub(self.receive.unread())
+    }
+
+    /// The right edge that could be offered now.
     fn edge_possible(&self, shared: &Shared) -> Seq {
         let next = self.receive.acknowledge();
-        let free = (shared.settings.receive_bytes as u32).saturating_sub(self.receive.unread());
-        // The field is rounded up, so that the edge never moves back; the room for that is kept.
+        let free = self.free(shared);
+        // Room for the rounding of `advertise`: a little for each of many ACKs.
         let rounding = (1 << self.receive_shift) - 1;
-        let mut room = free.saturating_sub(rounding).min(65_535 << self.receive_shift);
+        let spare = (64 * rounding).min(shared.settings.receive_bytes as u32 / 16);
+        let mut room = free.saturating_sub(spare).min(65_535 << self.receive_shift);
         if shared.memory.is_short() {
             room = room.min(WINDOW_WHEN_SHORT.saturating_sub(self.receive.unread()));
         }
@@ -302,7 +308,13 @@ impl Connection {
             self.edge = possible;
         }
         let window = self.edge.since(next);
-        let field = window.div_ceil(1 << self.receive_shift).min(65_535);
+        let unit = 1 << self.receive_shift;
+        // Rounded up, so that the edge does not move back for the peer; unless what that promises
+        // could not be kept. Then it seems to move back by less than a unit, and what was promised
+        // before is taken all the same (RFC 7323 §2.4).
+        let rounded_up = window.div_ceil(unit);
+        let is_kept = rounded_up.saturating_mul(unit) <= self.free(shared);
+        let field = if is_kept { rounded_up } else { window / unit }.min(65_535);
         self.edge = self.edge.max(next + (field << self.receive_shift));
         field as u16
     }

@@ -26,6 +26,8 @@ struct Program {
     expects: usize,
     /// Stops for a while now and then, in this many of a hundred cases.
     laziness: u64,
+    /// Does not read before.
+    reads_after: Option<Instant>,
     /// Shuts down only after the peer's end.
     is_polite: bool,
     can_read: bool,
@@ -109,6 +111,10 @@ impl Node {
 
     fn act(&mut self, now: Instant) {
         let Some(id) = self.program.conn.filter(|_| !self.program.is_done) else { return };
+        if self.program.reads_after.is_some_and(|at| at <= now) {
+            self.program.reads_after = None;
+        }
+        let may_read = self.program.reads_after.is_none();
         if self.program.error.is_some() {
             self.tcp.release(now, id);
             self.program.is_done = true;
@@ -117,14 +123,14 @@ impl Node {
         loop {
             let program = &mut self.program;
             let wants_write = program.can_write && program.sent < program.to_send;
-            if !(program.can_read || wants_write) {
+            if !(program.can_read && may_read || wants_write) {
                 break;
             }
             if self.dice.percent(program.laziness) {
                 program.resumes_at = Some(now + Duration::from_millis(1 + self.dice.below(700)));
                 return;
             }
-            if program.can_read {
+            if program.can_read && may_read {
                 let mut buffer = vec![0; 1 + self.dice.below(6000) as usize];
                 match self.tcp.read(now, id, &mut buffer) {
                     Ok(None) => program.can_read = false,
@@ -187,7 +193,9 @@ impl End for Node {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.tcp.poll_timeout(), self.program.resumes_at].into_iter().flatten().min()
+        let program = &self.program;
+        let deadlines = [self.tcp.poll_timeout(), program.resumes_at, program.reads_after];
+        deadlines.into_iter().flatten().min()
     }
 
     fn check(&self, _now: Instant) {
@@ -329,6 +337,33 @@ fn a_peer_that_vanishes_is_an_error_on_both_sides() {
         finish(&mut pair, seed, Duration::from_secs(40_000));
         for node in &pair.ends {
             assert_eq!(node.program.error, Some(TcpError::TimedOut), "seed {seed}");
+        }
+    }
+}
+
+/// W04: both programs write and do not read, until both windows are closed and both ends probe;
+/// then both read, at the same moment or not.
+#[test]
+fn windows_that_both_close_open_again() {
+    for (seed, later_ms) in [(1, 0), (2, 1), (3, 200), (4, 45_000)] {
+        for loss in [0, 10] {
+            let faults = Faults { loss, ..Faults::none(Duration::from_millis(5)) };
+            let mut pair = run(seed, faults, |nodes, _| {
+                for (which, node) in nodes.iter_mut().enumerate() {
+                    let after = 100_000 + later_ms * which as u64;
+                    node.program = Program {
+                        to_send: 600_000,
+                        expects: 600_000,
+                        reads_after: Some(Instant::from_millis(after)),
+                        ..Program::default()
+                    };
+                }
+            });
+            pair.run(Duration::from_secs(90));
+            let counters = pair.ends.each_ref().map(|node| node.tcp.counters());
+            assert!(counters.iter().all(|counters| counters.tcp_probes_sent > 2));
+            finish(&mut pair, seed, Duration::from_secs(40_000));
+            assert!(pair.ends.iter().all(|node| node.program.error.is_none()));
         }
     }
 }

@@ -572,7 +572,7 @@ pub(crate) fn check(tcp: &Tcp, limits: &Limits) {
     let mut timers = 0;
     let mut held = 0;
     for (index, connection) in tcp.connections.iter() {
-        connection.check(&tcp.shared.settings);
+        connection.check(&tcp.shared.settings, tcp.ready.contains(index));
         held += connection.held_bytes();
         let found = tcp.find(&connection.tuple).1 == Some(Target::Connection(index));
         assert_eq!(found, connection.is_attached, "demultiplexer and connection disagree");
