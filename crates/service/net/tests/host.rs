@@ -17,6 +17,17 @@ fn stack() -> Stack {
     Stack::over_sockets(Arc::new(HostSockets::new()), IpAddr::V4(LOOPBACK))
 }
 
+#[test]
+fn all_types_may_cross_threads() {
+    fn crosses<T: Send + Sync + Unpin + std::fmt::Debug>() {}
+    crosses::<Stack>();
+    crosses::<fata_net::TcpListener>();
+    crosses::<fata_net::TcpStream>();
+    crosses::<fata_net::UdpSocket>();
+    fn is_sent<T: Send>() {}
+    is_sent::<fata_net::Driver>();
+}
+
 #[tokio::test]
 async fn an_echo_and_a_half_close() {
     let stack = stack();
