@@ -35,21 +35,17 @@ pub fn fata() -> Command {
     command
 }
 
-/// Builds the program `bin` of the package in `folder` for `target`; returns the image's path.
-pub fn build(folder: &str, bin: Option<&str>, target: &str) -> PathBuf {
+/// Builds the package in `folder` for `target`; returns the image's path.
+pub fn build(folder: &str, target: &str) -> PathBuf {
     // One at a time: they share cargo's lock anyway, and the second caller finds it done.
     static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let key = format!("{folder} {bin:?} {target}");
+    let key = format!("{folder} for {target}");
     if let Some(image) = built.get_or_insert_default().get(&key) {
         return image.clone();
     }
-    let mut command = fata();
-    command.args(["build", folder, "-t", target, "--json"]);
-    if let Some(bin) = bin {
-        command.args(["--bin", bin]);
-    }
-    let output = command.output().expect("fata runs");
+    let output = fata().args(["build", folder, "-t", target, "--json"]).output();
+    let output = output.expect("fata runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "fata build {key}: {}\n{errors}", output.status);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -171,6 +167,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
         // Politely, so that it takes the machine along; then for good.
         let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let end = Instant::now() + Duration::from_secs(5);

@@ -2,49 +2,49 @@
 
 use fata_tests::{Machine, build};
 
-/// Boots the program and returns its exit code and console.
-fn boot(bin: &str, extra: &[&str]) -> (Option<i32>, String) {
-    let image = build("tests/programs", Some(bin), "virtio");
-    let mut arguments = vec!["-t", "virtio"];
+/// Boots the program that ends in this way; returns its exit code and console.
+fn boot(way: &str, extra: &[&str]) -> (Option<i32>, String) {
+    let image = build("tests/programs", "virtio");
+    let way = format!("--way={way}");
+    let mut arguments = vec!["-t", "virtio", image.to_str().expect("UTF-8"), "--", &way];
     arguments.extend(extra);
-    let image = image.to_str().expect("UTF-8").to_string();
-    arguments.push(&image);
     let (status, console) = Machine::run(arguments).wait();
     (status.code(), console)
 }
 
 /// The console has `words`, and a backtrace that was resolved to `function`.
 #[track_caller]
-fn assert_death(bin: &str, code: i32, words: &[&str], function: &str) {
-    let (status, console) = boot(bin, &[]);
-    assert!(console.contains("about to"), "{bin} did not get to its point:\n{console}");
+fn assert_death(way: &str, code: i32, words: &[&str], function: &str) {
+    let (status, console) = boot(way, &[]);
+    assert!(console.contains("about to end"), "{way} did not get to its point:\n{console}");
     for word in words {
-        assert!(console.contains(word), "{bin}: no `{word}` in:\n{console}");
+        assert!(console.contains(word), "{way}: no `{word}` in:\n{console}");
     }
-    assert!(console.contains("fata: backtrace of build "), "{bin}: no backtrace in:\n{console}");
-    let frame = console.lines().any(|line| line.starts_with("fata:   #") && line.contains(function));
-    assert!(frame, "{bin}: no frame of `{function}` in:\n{console}");
-    assert_eq!(status, Some(code), "{bin}:\n{console}");
+    let backtrace = console.split("fata: backtrace of build ").nth(1);
+    let backtrace = backtrace.unwrap_or_else(|| panic!("{way}: no backtrace in:\n{console}"));
+    let named = backtrace.lines().any(|line| line.starts_with("fata:   ") && line.contains(function));
+    assert!(named, "{way}: no frame of `{function}` in:\n{console}");
+    assert_eq!(status, Some(code), "{way}:\n{console}");
 }
 
 #[test]
 fn a_panic_in_main_ends_with_its_message_and_101() {
-    assert_death("die_panic", 101, &["index out of bounds: the len is 2", "die_panic.rs"], "main");
+    assert_death("panic", 101, &["index out of bounds: the len is 2", "ways.rs"], "panic (tests/programs");
 }
 
 #[test]
 fn a_null_pointer_is_a_page_fault_at_the_function_that_read() {
-    assert_death("die_page_fault", 103, &["page fault", "0x0"], "read_nothing");
+    assert_death("page-fault", 103, &["page fault", "0x0"], "read_nothing");
 }
 
 #[test]
 fn code_is_not_writable() {
-    assert_death("die_write_to_code", 103, &["page fault"], "overwrite");
+    assert_death("write-to-code", 103, &["page fault"], "overwrite");
 }
 
 #[test]
 fn data_is_not_executable() {
-    let (status, console) = boot("die_execute_data", &[]);
+    let (status, console) = boot("execute-data", &[]);
     assert!(console.contains("page fault"), "{console}");
     assert!(!console.contains("data is executable"), "{console}");
     assert_eq!(status, Some(103), "{console}");
@@ -52,24 +52,24 @@ fn data_is_not_executable() {
 
 #[test]
 fn a_stack_overflow_is_called_that() {
-    assert_death("die_stack_overflow", 104, &["stack overflow"], "deeper");
+    assert_death("stack-overflow", 104, &["stack overflow"], "deeper");
 }
 
 #[test]
 fn running_out_of_memory_is_an_end_with_words_not_a_hang() {
-    assert_death("die_out_of_memory", 102, &["out of memory"], "main");
+    assert_death("out-of-memory", 102, &["out of memory"], "out_of_memory");
 }
 
 #[test]
 fn a_double_fault_is_reported_from_a_stack_of_its_own() {
-    let (status, console) = boot("die_double_fault", &[]);
+    let (status, console) = boot("double-fault", &[]);
     assert!(console.contains("double fault"), "{console}");
     assert_eq!(status, Some(105), "{console}");
 }
 
 #[test]
 fn a_panicking_task_leaves_the_others_running() {
-    let (status, console) = boot("task_panic", &[]);
+    let (status, console) = boot("task-panic", &[]);
     assert!(console.contains("this task is meant to panic"), "{console}");
     assert!(console.contains("panicked: true"), "{console}");
     assert!(console.contains("the other task is alive"), "{console}");
@@ -79,10 +79,7 @@ fn a_panicking_task_leaves_the_others_running() {
 #[test]
 fn the_exit_code_reaches_the_caller() {
     for code in [0, 1, 42, 126, 127, 255] {
-        let argument = format!("--code={code}");
-        let image = build("tests/programs", Some("exit_code"), "virtio");
-        let image = image.to_str().expect("UTF-8");
-        let (status, console) = Machine::run(["-t", "virtio", image, "--", &argument]).wait();
-        assert_eq!(status.code(), Some(code), "{console}");
+        let (status, console) = boot("exit", &[&format!("--code={code}")]);
+        assert_eq!(status, Some(code), "{console}");
     }
 }

@@ -11,7 +11,7 @@ const MACHINES: [&str; 2] = ["microvm", "q35"];
 /// Boots an example with `extra` words after the options, and waits for `line`.
 #[track_caller]
 fn boot(example: &str, options: &[&str], words: &[&str], line: &str) -> Machine {
-    let image = build(&format!("examples/{example}"), None, "virtio");
+    let image = build(&format!("examples/{example}"), "virtio");
     let mut arguments: Vec<String> = ["-t", "virtio"].map(String::from).to_vec();
     arguments.extend(options.iter().map(|option| option.to_string()));
     arguments.push(image.to_str().expect("UTF-8").to_string());

@@ -75,7 +75,7 @@ fn the_first_steps_of_the_readme_work() {
     let port = free_port();
     let mut command = fata();
     command.current_dir(&folder);
-    command.args(["run", "greeter", "-t", "virtio", "--publish", &format!("{port}:80")]);
+    command.args(["run", "greeter", "-t", "virtio", "--publish", &format!("{port}:8080")]);
     let mut machine = Machine::spawn(command);
     machine.wait_for("listening");
     let page = output("curl", &["-sS", "--max-time", "30", &format!("http://127.0.0.1:{port}/")]);
