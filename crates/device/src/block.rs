@@ -142,7 +142,8 @@ impl std::error::Error for BlockError {}
 ///
 /// **Order.** Requests in flight together may take effect in any order; one that was awaited takes
 /// effect before one that is made afterwards. A read that overlaps a write in flight returns, for
-/// each sector, the old data or the new.
+/// each byte, the old data or the new: not for each sector, since a disk that is a file of its host
+/// is read and written through the host's page cache, which may be caught in the middle of one.
 ///
 /// **Durability.** A write whose future returned `Ok` is seen by later reads. It survives a loss of
 /// power only once a [`flush`](Block::flush) that was called after it has returned `Ok`. A loss of

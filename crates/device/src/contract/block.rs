@@ -224,10 +224,9 @@ async fn a_read_beside_a_write_sees_old_or_new<B: Block>(disk: &B) {
         .await;
         written.expect("done").expect("written");
         let seen = seen.expect("done").expect("read");
-        let sectors = seen.chunks(geometry.sector_bytes);
-        let olds = old.chunks(geometry.sector_bytes).zip(new.chunks(geometry.sector_bytes));
-        for (sector, (old, new)) in sectors.zip(olds) {
-            assert!(sector == old || sector == new, "for each sector, the old data or the new");
+        let bytes = seen.iter().zip(old.iter().zip(new.iter()));
+        for (seen, (old, new)) in bytes {
+            assert!(seen == old || seen == new, "for each byte, the old data or the new");
         }
     }
 }
