@@ -2,7 +2,7 @@
 
 use fata_device::{Checksum, Nic, Transmit, contract};
 use fata_unix::{FileBlock, Tap};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::task::{Context, Poll, Waker};
@@ -12,8 +12,19 @@ use tempfile::NamedTempFile;
 async fn a_file_is_a_disk() {
     let file = NamedTempFile::new().unwrap();
     file.as_file().set_len(128 * 512).unwrap();
-    contract::block(async || FileBlock::open(file.path(), false).unwrap()).await;
-    contract::block_read_only(async || FileBlock::open(file.path(), true).unwrap()).await;
+    contract::block(async || open(file.path(), false).await).await;
+    contract::block_read_only(async || open(file.path(), true).await).await;
+}
+
+/// Opens a disk, once the requests of the last one whose futures were dropped have ended: until
+/// then it is in use.
+async fn open(path: &Path, read_only: bool) -> FileBlock {
+    loop {
+        match FileBlock::open(path, read_only) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => tokio::task::yield_now().await,
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// A second interface, that a bridge of the host's connects with the first.
