@@ -8,8 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
-use tokio::task::JoinError;
+use std::sync::Arc;
 
 /// The sector that every file can be read in, and the one that virtio counts in.
 const SECTOR_BYTES: usize = 512;
@@ -23,9 +22,7 @@ const SECTOR_BYTES: usize = 512;
 /// future was polled once runs to its end, even if the future is dropped.
 #[derive(Debug)]
 pub struct FileBlock {
-    /// Locked for a write, shared by all else: the host lets a read see half of a sector that is
-    /// being written, and a disk must not.
-    file: Arc<RwLock<File>>,
+    file: Arc<File>,
     geometry: Geometry,
 }
 
@@ -90,31 +87,16 @@ impl FileBlock {
             read_only,
             discard: !read_only && kind.is_file() && can_punch_holes(&file, bytes),
         };
-        Ok(FileBlock { file: Arc::new(RwLock::new(file)), geometry })
+        Ok(FileBlock { file: Arc::new(file), geometry })
     }
 
-    /// Runs `request` on a thread that may block, beside others that are not exclusive.
+    /// Runs `request` on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
         request: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
     ) -> Result<T, BlockError> {
         let file = Arc::clone(&self.file);
-        let run = move || request(&file.read().unwrap_or_else(PoisonError::into_inner));
-        Self::result(tokio::task::spawn_blocking(run).await)
-    }
-
-    /// [`run`](FileBlock::run) with no other request beside it.
-    async fn run_exclusively(
-        &self,
-        request: impl FnOnce(&File) -> io::Result<()> + Send + 'static,
-    ) -> Result<(), BlockError> {
-        let file = Arc::clone(&self.file);
-        let run = move || request(&file.write().unwrap_or_else(PoisonError::into_inner));
-        Self::result(tokio::task::spawn_blocking(run).await)
-    }
-
-    fn result<T>(finished: Result<io::Result<T>, JoinError>) -> Result<T, BlockError> {
-        match finished {
+        match tokio::task::spawn_blocking(move || request(&file)).await {
             Ok(Ok(value)) => Ok(value),
             // The length was checked when the file was opened, so it was cut since.
             Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => {
@@ -168,7 +150,7 @@ impl Block for FileBlock {
                 return Err(BlockError::ReadOnly);
             }
             check_request(&self.geometry, start, data.len())?;
-            self.run_exclusively(move |file| file.write_all_at(&data, offset(start))).await
+            self.run(move |file| file.write_all_at(&data, offset(start))).await
         })
     }
 
@@ -193,7 +175,7 @@ impl Block for FileBlock {
                 return Err(BlockError::Unaligned { len: 0, sector_bytes: SECTOR_BYTES });
             }
             check_range(&self.geometry, start, count)?;
-            self.run_exclusively(move |file| {
+            self.run(move |file| {
                 punch_hole(file, offset(start), count * SECTOR_BYTES as u64).map_err(Errno::into)
             })
             .await
