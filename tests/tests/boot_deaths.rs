@@ -22,14 +22,20 @@ fn assert_death(way: &str, code: i32, words: &[&str], function: &str) {
     }
     let backtrace = console.split("fata: backtrace of build ").nth(1);
     let backtrace = backtrace.unwrap_or_else(|| panic!("{way}: no backtrace in:\n{console}"));
-    let named = backtrace.lines().any(|line| line.starts_with("fata:   ") && line.contains(function));
+    let named =
+        backtrace.lines().any(|line| line.starts_with("fata:   ") && line.contains(function));
     assert!(named, "{way}: no frame of `{function}` in:\n{console}");
     assert_eq!(status, Some(code), "{way}:\n{console}");
 }
 
 #[test]
 fn a_panic_in_main_ends_with_its_message_and_101() {
-    assert_death("panic", 101, &["index out of bounds: the len is 2", "ways.rs"], "panic (tests/programs");
+    assert_death(
+        "panic",
+        101,
+        &["index out of bounds: the len is 2", "ways.rs"],
+        "panic (tests/programs",
+    );
 }
 
 #[test]

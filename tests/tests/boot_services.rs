@@ -45,8 +45,7 @@ fn hello_runs_as_a_process_too() {
 
 #[test]
 fn the_memory_of_a_small_machine_is_enough_for_hello() {
-    let (status, console) =
-        boot("hello", &["--memory", "8M"], &[], "hello from virtio").wait();
+    let (status, console) = boot("hello", &["--memory", "8M"], &[], "hello from virtio").wait();
     assert_eq!(status.code(), Some(0), "{console}");
 }
 
@@ -127,7 +126,8 @@ fn https_serves_the_same_page_on_every_target() {
         let address = format!("https://127.0.0.1:{port}/");
 
         // TLS 1.3, HTTP/2 and HTTP/1.1.
-        let page = output("curl", &["-sSk", "--max-time", "30", "--http1.1", "--tlsv1.3", &address]);
+        let page =
+            output("curl", &["-sSk", "--max-time", "30", "--http1.1", "--tlsv1.3", &address]);
         let write = "%{http_version}";
         let version = output(
             "curl",
@@ -156,9 +156,23 @@ fn https_takes_its_certificate_from_a_disk() {
     output(
         "openssl",
         &[
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-days", "1", "-subj", "/CN=disk.test", "-addext", "subjectAltName=DNS:disk.test",
-            "-keyout", &file("key"), "-out", &file("certificate"),
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=disk.test",
+            "-addext",
+            "subjectAltName=DNS:disk.test",
+            "-keyout",
+            &file("key"),
+            "-out",
+            &file("certificate"),
         ],
     );
     let mut identity = std::fs::read(file("certificate")).expect("a certificate");
@@ -174,8 +188,14 @@ fn https_takes_its_certificate_from_a_disk() {
     let page = output(
         "curl",
         &[
-            "-sS", "--max-time", "30", "--cacert", &file("certificate"), "--resolve",
-            &format!("disk.test:{port}:127.0.0.1"), &format!("https://disk.test:{port}/"),
+            "-sS",
+            "--max-time",
+            "30",
+            "--cacert",
+            &file("certificate"),
+            "--resolve",
+            &format!("disk.test:{port}:127.0.0.1"),
+            &format!("https://disk.test:{port}/"),
         ],
     );
     assert!(page.contains("FATA"), "{page}");

@@ -7,7 +7,8 @@ use std::path::Path;
 fn documented_commands() -> Vec<(String, String)> {
     let files = output("git", &["-C", root().to_str().expect("UTF-8"), "ls-files", "*.md", "*.rs"]);
     let mut commands = Vec::new();
-    for file in files.lines().filter(|file| file.ends_with(".md") || file.starts_with("examples/")) {
+    for file in files.lines().filter(|file| file.ends_with(".md") || file.starts_with("examples/"))
+    {
         let text = std::fs::read_to_string(root().join(file)).expect("readable");
         for line in text.lines() {
             let line = line.trim_start_matches("//!").trim().trim_start_matches("$ ");

@@ -19,7 +19,14 @@ const ARROWS: &[(Layer, &[Layer])] = &[
     // The wiring is the one place that introduces a driver to a service.
     (
         Layer::Fata,
-        &[Layer::Device, Layer::Engine, Layer::Trusted, Layer::Driver, Layer::Service, Layer::Macros],
+        &[
+            Layer::Device,
+            Layer::Engine,
+            Layer::Trusted,
+            Layer::Driver,
+            Layer::Service,
+            Layer::Macros,
+        ],
     ),
     (Layer::Cli, &[]),
     (Layer::Program, &[Layer::Fata]),
@@ -179,9 +186,11 @@ fn a_file_is_a_room() {
     const LINES_MAX: usize = 800;
     let mut wrong = Vec::new();
     for folder in ["crates", "examples", "bench", "tests"] {
-        for path in rust_files(&root().join(folder)).into_iter().filter(|path| !is_test_file(path)) {
+        for path in rust_files(&root().join(folder)).into_iter().filter(|path| !is_test_file(path))
+        {
             let text = std::fs::read_to_string(&path).expect("readable");
-            let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("").lines().count();
+            let lines =
+                text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("").lines().count();
             if lines > LINES_MAX {
                 wrong.push(format!("{}: {lines} lines: is it two rooms?", path.display()));
             }
@@ -206,7 +215,8 @@ fn nothing_is_left_undone_and_nothing_tells_where_it_was_written() {
 }
 
 fn tracked_files() -> Vec<String> {
-    let output = Command::new("git").arg("ls-files").current_dir(root()).output().expect("git runs");
+    let output =
+        Command::new("git").arg("ls-files").current_dir(root()).output().expect("git runs");
     String::from_utf8_lossy(&output.stdout).lines().map(String::from).collect()
 }
 

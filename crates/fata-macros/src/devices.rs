@@ -6,7 +6,9 @@ use quote::{quote, quote_spanned};
 use std::collections::BTreeMap;
 use syn::parse::Parse;
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Expr, ExprLit, ExprUnary, Field, Fields, Lit, LitStr, UnOp};
+use syn::{
+    Attribute, Data, DeriveInput, Expr, ExprLit, ExprUnary, Field, Fields, Lit, LitStr, UnOp,
+};
 
 /// One field of the struct, understood.
 struct Entry<'a> {
@@ -123,7 +125,8 @@ fn entry(field: &Field) -> syn::Result<Entry<'_>> {
 fn check_name(literal: &LitStr) -> syn::Result<()> {
     let name = literal.value();
     let starts = name.starts_with(|c: char| c.is_ascii_lowercase());
-    let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c));
+    let rest =
+        name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c));
     if starts && rest && name.len() <= 20 {
         return Ok(());
     }
@@ -160,7 +163,9 @@ fn literal_text(expression: &Expr) -> syn::Result<String> {
     match expression {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(text.value()),
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => Ok(number.base10_digits().to_string()),
-        Expr::Lit(ExprLit { lit: Lit::Float(number), .. }) => Ok(number.base10_digits().to_string()),
+        Expr::Lit(ExprLit { lit: Lit::Float(number), .. }) => {
+            Ok(number.base10_digits().to_string())
+        }
         Expr::Lit(ExprLit { lit: Lit::Bool(truth), .. }) => Ok(truth.value.to_string()),
         Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => {
             Ok(format!("-{}", literal_text(expr)?))
@@ -176,10 +181,10 @@ fn literal_text(expression: &Expr) -> syn::Result<String> {
 fn doc_text(attributes: &[Attribute]) -> String {
     let mut lines = Vec::new();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("doc")) {
-        if let syn::Meta::NameValue(pair) = &attribute.meta {
-            if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &pair.value {
-                lines.push(text.value().trim().to_string());
-            }
+        if let syn::Meta::NameValue(pair) = &attribute.meta
+            && let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &pair.value
+        {
+            lines.push(text.value().trim().to_string());
         }
     }
     let paragraphs: Vec<String> = lines

@@ -20,7 +20,9 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> syn::Result<
     }
     let (devices, call) = match devices_type(&function)? {
         Some(ty) => (quote! { #ty }, quote_spanned! { ty.span() => main }),
-        None => (quote! { ::fata::wiring::NoDevices }, quote! { |_: ::fata::wiring::NoDevices| main() }),
+        None => {
+            (quote! { ::fata::wiring::NoDevices }, quote! { |_: ::fata::wiring::NoDevices| main() })
+        }
     };
     let manifest = match devices_type(&function)? {
         Some(ty) => quote_spanned! { ty.span() => <#ty as ::fata::Devices>::MANIFEST },

@@ -40,9 +40,6 @@ mod implementation {
     use fata_machine::memory;
 
     pub(super) fn memory() -> Option<Memory> {
-        Some(Memory {
-            total_bytes: memory::total_bytes(),
-            used_bytes: memory::used_bytes(),
-        })
+        Some(Memory { total_bytes: memory::total_bytes(), used_bytes: memory::used_bytes() })
     }
 }

@@ -35,7 +35,9 @@ async fn main(devices: Devices) -> Result<(), String> {
     if !devices.verify {
         for sector in 0..devices.sectors {
             let data = SectorBuffer::copy_of(&pattern(sector, geometry.sector_bytes));
-            disk.write(sector as u64, data).await.map_err(|error| explain("writing", sector, error))?;
+            disk.write(sector as u64, data)
+                .await
+                .map_err(|error| explain("writing", sector, error))?;
         }
         // Without this, a loss of power may take what was written.
         disk.flush().await.map_err(|error| format!("flushing: {error}"))?;

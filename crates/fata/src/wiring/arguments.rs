@@ -99,7 +99,8 @@ impl Arguments {
                 arguments.help = true;
                 continue;
             }
-            let unknown = || WiringError::Unknown { word: word.clone(), known: known(program, settings) };
+            let unknown =
+                || WiringError::Unknown { word: word.clone(), known: known(program, settings) };
             let stripped = word.strip_prefix("--").ok_or_else(unknown)?;
             let (name, value) = match stripped.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_string())),
@@ -135,7 +136,10 @@ impl Arguments {
     }
 
     /// True if `--DEVICE.SETTING` was given, alone or with a word for true.
-    #[cfg_attr(fata_target = "virtio", expect(dead_code, reason = "only files have such a setting"))]
+    #[cfg_attr(
+        fata_target = "virtio",
+        expect(dead_code, reason = "only files have such a setting")
+    )]
     pub(crate) fn flag(&self, device: &str, setting: &str) -> Result<bool, WiringError> {
         let text = self.setting(device, setting);
         text.map_or(Ok(false), <bool as super::Argument>::parse).map_err(|reason| {
@@ -168,7 +172,13 @@ mod tests {
         about: "",
         devices: &[],
         arguments: &[
-            ArgumentSpec { name: "port", ty: "u16", optional: false, default: Some("80"), help: "" },
+            ArgumentSpec {
+                name: "port",
+                ty: "u16",
+                optional: false,
+                default: Some("80"),
+                help: "",
+            },
             ArgumentSpec { name: "loud", ty: "bool", optional: true, default: None, help: "" },
         ],
     };

@@ -70,7 +70,12 @@ fn address(name: &str, arguments: &Arguments) -> Result<AddressConfig, WiringErr
             if prefix_len > 32 {
                 return Err(invalid("address", text, "a prefix has at most 32 bits"));
             }
-            Ok(AddressConfig::Static { address, prefix_len, gateway, dns: dns.into_iter().collect() })
+            Ok(AddressConfig::Static {
+                address,
+                prefix_len,
+                gateway,
+                dns: dns.into_iter().collect(),
+            })
         }
     }
 }

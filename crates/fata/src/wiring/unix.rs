@@ -29,15 +29,17 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static str)] {
     match kind {
         DeviceKind::Stack => &[
-            ("address", "Address of the host to bind to [default: 127.0.0.1]; with .tap: dhcp or A.B.C.D/LEN"),
+            (
+                "address",
+                "Address of the host to bind to [default: 127.0.0.1]; with .tap: dhcp or A.B.C.D/LEN",
+            ),
             ("tap", "Run Fata's own stack over this TAP interface"),
             ("gateway", "With .tap: the router's address"),
             ("dns", "With .tap: the resolver's address"),
         ],
-        DeviceKind::Block => &[
-            ("file", "The file that holds the disk [required]"),
-            ("read-only", "Refuse writes"),
-        ],
+        DeviceKind::Block => {
+            &[("file", "The file that holds the disk [required]"), ("read-only", "Refuse writes")]
+        }
     }
 }
 
@@ -92,7 +94,9 @@ fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
             return Err(WiringError::Invalid {
                 name: format!("{name}.{setting}"),
                 value: value.to_string(),
-                reason: format!("the host's sockets are used, which the host routes; it goes with --{name}.tap"),
+                reason: format!(
+                    "the host's sockets are used, which the host routes; it goes with --{name}.tap"
+                ),
             });
         }
     }

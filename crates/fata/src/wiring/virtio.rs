@@ -19,7 +19,10 @@ pub const TARGET: &str = "virtio";
 const ENTROPY_TIMEOUT_NANOS: u64 = 200_000_000;
 
 /// How long a device's interrupt waits at most while the program keeps the CPU busy.
-const BACKSTOP: Duration = Duration::from_millis(1);
+const BACKSTOP_MIN: Duration = Duration::from_millis(1);
+/// How long it waits at most when the program begins to: sixteen wake-ups a second, a thousandth of
+/// a core under emulation, are what this costs an idle machine.
+const BACKSTOP_MAX: Duration = Duration::from_millis(64);
 
 /// The machine's devices, found before the program's first random number is drawn.
 pub(super) struct Entry {
@@ -33,9 +36,6 @@ struct Found {
     place: String,
     slot: Slot,
 }
-
-/// How long the backstop waits at most when the machine is idle: a wake-up an hour costs nothing.
-const BACKSTOP_IDLE: Duration = Duration::from_secs(3600);
 
 pub(super) fn enter() -> Entry {
     std::panic::set_hook(Box::new(|panic| {
@@ -199,22 +199,17 @@ async fn named_disk(slot: Slot) -> Result<(String, VirtioBlock), String> {
 /// Delivers interrupts while the CPU is busy.
 ///
 /// Interrupts are delivered when the machine goes idle and when it leaves idleness. A program that
-/// always has something to do would keep devices waiting for ever; so, from the moment the machine
-/// leaves idleness, this task looks every millisecond, until it has seen the machine idle again.
-///
-/// While it waits, it keeps a timer in the runtime. A runtime without timers sleeps until it is
-/// woken from another thread, and nothing but that; with one, it looks for runnable tasks whenever
-/// its sleep ends. Interrupts wake tasks on this thread, so its sleeps must be of the second kind.
+/// always has something to do would keep devices waiting for ever; so this task looks, every
+/// millisecond as long as it never finds that the machine was idle meanwhile, and otherwise less and
+/// less often, so that an idle machine stays idle.
 async fn backstop() {
+    let mut pause = BACKSTOP_MIN;
     loop {
-        let _ = tokio::time::timeout(BACKSTOP_IDLE, idle::until_busy()).await;
-        let mut seen = idle::times_idle();
-        loop {
-            tokio::time::sleep(BACKSTOP).await;
-            idle::deliver_interrupts();
-            if std::mem::replace(&mut seen, idle::times_idle()) != seen {
-                break;
-            }
-        }
+        let seen = idle::times_idle();
+        tokio::time::sleep(pause).await;
+        idle::deliver_interrupts();
+        // Its own sleep makes an idle machine idle once more; so, on such a machine, it backs off.
+        let was_idle = idle::times_idle() != seen;
+        pause = if was_idle { (pause * 2).min(BACKSTOP_MAX) } else { BACKSTOP_MIN };
     }
 }

@@ -90,21 +90,6 @@ pub fn fill(bytes: &mut [u8]) -> bool {
     true
 }
 
-/// Fills `bytes` with numbers that differ from boot to boot but may be guessed: for those who ask
-/// for `GRND_INSECURE`, that is, for the keys of hash tables made before a driver has brought
-/// entropy.
-pub(crate) fn fill_insecure(bytes: &mut [u8]) {
-    GENERATOR.with(|generator| {
-        if generator.seeded_bytes < KEY_BYTES {
-            // The low bits of the time that passes between two reads: what jitter there is.
-            for _ in 0..64 {
-                generator.mix(&cpu::ticks().to_le_bytes());
-            }
-        }
-        generator.draw(bytes);
-    });
-}
-
 /// A number from RDSEED, or from RDRAND where there is no RDSEED or it has run dry.
 fn from_processor() -> Option<u64> {
     let has_rdseed = cpu::cpuid(0).eax >= 7 && cpu::cpuid(7).ebx & 1 << 18 != 0;

@@ -9,18 +9,12 @@
 //! Wakers are called as a thread of their own (see `thread_locals`). Called as the program's,
 //! they would be taken for the parked thread waking itself, which runtimes leave out as impossible.
 
-use super::cell::OneCpu;
 use super::console::say;
 use super::{backtrace, cpu, power, thread_locals, time, vectors};
 use crate::exit_code;
-use core::future::poll_fn;
 use core::sync::atomic::{AtomicU64, Ordering};
-use fata_shared::interrupt::Line;
 
 static TIMES_IDLE: AtomicU64 = AtomicU64::new(0);
-
-/// Fires when the machine leaves idleness; none before somebody asks.
-static BUSY: OneCpu<Option<Line>> = OneCpu::new(None);
 
 /// Takes the interrupts that are pending and wakes the lines that they belong to. True if there were
 /// any. Cheap when there are none: a few instructions, no exit to the hypervisor.
@@ -34,20 +28,6 @@ pub fn deliver_interrupts() -> bool {
 /// How often the machine has gone to sleep since it started.
 pub fn times_idle() -> u64 {
     TIMES_IDLE.load(Ordering::Relaxed)
-}
-
-/// Waits until the machine has slept and goes to work again. For the one task that then looks after
-/// interrupts while the program keeps the processor busy; the last caller is the one that is woken.
-pub async fn until_busy() {
-    let line = BUSY.with(|busy| busy.get_or_insert_with(Line::new).clone());
-    poll_fn(|cx| line.poll_fired(cx)).await;
-}
-
-extern "C" fn fire_busy() {
-    // Cloned, so that no borrow is held while the waker runs.
-    if let Some(line) = BUSY.with(|busy| busy.clone()) {
-        line.fire();
-    }
 }
 
 /// Why [`sleep_while`] returned.
@@ -70,15 +50,6 @@ pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u
         backtrace::print();
         power::die(exit_code::EXCEPTION);
     }
-    let before = times_idle();
-    let woken = sleep(unchanged, deadline_nanos);
-    if times_idle() != before {
-        thread_locals::as_delivery(fire_busy);
-    }
-    woken
-}
-
-fn sleep(unchanged: impl Fn() -> bool, deadline_nanos: Option<u64>) -> Woken {
     loop {
         deliver_interrupts();
         if !unchanged() {

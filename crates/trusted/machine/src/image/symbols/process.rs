@@ -44,11 +44,10 @@ extern "C" fn atexit(_function: *const c_void) -> c_int {
 }
 
 const GRND_NONBLOCK: u32 = 1;
-const GRND_INSECURE: u32 = 4;
 
-/// Random numbers from the generator (see `entropy`). Unseeded: `EAGAIN` with `GRND_NONBLOCK`,
-/// numbers that may be guessed with `GRND_INSECURE` (Linux's contract for that flag; `std` uses it
-/// for the keys of hash tables), and otherwise the end of the machine, in words.
+/// Random numbers from the generator (see `entropy`). Unseeded: `EAGAIN` with `GRND_NONBLOCK`, and
+/// otherwise the end of the machine, in words; with `GRND_INSECURE` too, for numbers that may be
+/// guessed are what it would give.
 ///
 /// # Safety
 /// C's: `buffer` is writable for `bytes`.
@@ -63,10 +62,6 @@ pub(super) unsafe extern "C" fn getrandom(buffer: *mut u8, bytes: usize, flags: 
         core::slice::from_raw_parts_mut(buffer, bytes)
     };
     if entropy::fill(buffer) {
-        return bytes as isize;
-    }
-    if flags & GRND_INSECURE != 0 {
-        entropy::fill_insecure(buffer);
         return bytes as isize;
     }
     if flags & GRND_NONBLOCK != 0 {
