@@ -62,14 +62,14 @@ impl Entry {
     /// those, the wiring will miss by name.
     fn add(&mut self, place: String, found: Result<Option<Slot>, ProbeError>) {
         let started = match found {
-            Ok(None) => Ok(()),
+            Ok(None) => return,
             Ok(Some(slot)) => match slot.device_type() {
-                DeviceType::Net => Ok(self.nics.push_back(Found { place: place.clone(), slot })),
-                DeviceType::Block => Ok(self.disks.push(Found { place: place.clone(), slot })),
+                DeviceType::Net => return self.nics.push_back(Found { place, slot }),
+                DeviceType::Block => return self.disks.push(Found { place, slot }),
                 DeviceType::Console => attach_console(slot),
                 DeviceType::Entropy => seed(slot),
                 // Whatever it is, no program of ours can name it.
-                _ => Ok(()),
+                _ => return,
             },
             Err(error) => Err(error.to_string()),
         };
