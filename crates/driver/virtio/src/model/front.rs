@@ -120,6 +120,8 @@ const NOTIFY_MULTIPLIER: usize = 4;
 pub(crate) struct PciFront<K> {
     model: Model<K>,
     pub(crate) config: [u8; 256],
+    /// What stands behind the BAR instead of the model.
+    pub(crate) other_bar: Option<Registers>,
     enabled: bool,
 }
 
@@ -150,7 +152,7 @@ impl<K: Kind> PciFront<K> {
             at += 20;
         }
         config[at - 20 + 1] = 0;
-        PciFront { model, config, enabled: false }
+        PciFront { model, config, other_bar: None, enabled: false }
     }
 }
 
@@ -188,6 +190,9 @@ impl<K: Kind> Function for PciFront<K> {
         assert!(self.enabled, "the function does not answer yet");
         if index != 4 {
             return Err(PciError::NoMemoryBar { index });
+        }
+        if let Some(bar) = &self.other_bar {
+            return Ok(bar.clone());
         }
         Ok(Registers::simulated(Arc::new(BarFront(self.model.clone())), BAR_LEN))
     }

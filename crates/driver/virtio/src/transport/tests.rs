@@ -9,7 +9,7 @@ use fata_shared::pci::{Function, PciError};
 use fata_shared::registers::Registers;
 use fata_shared::simulation::RegisterModel;
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Registers that hold these words and ignore what is written.
 struct Words(Vec<u32>);
@@ -103,6 +103,29 @@ fn function(change: impl FnOnce(&mut [u8; 256])) -> Box<dyn Function> {
     Box::new(function)
 }
 
+/// Registers that are plain memory, over and over the same bytes at first.
+struct Plain(Mutex<Vec<u8>>);
+
+impl RegisterModel for Plain {
+    fn read(&self, offset: usize, width: usize) -> u64 {
+        let bytes = self.0.lock().unwrap();
+        (0..width).rev().fold(0, |value, at| value << 8 | u64::from(bytes[offset + at]))
+    }
+    fn write(&self, offset: usize, width: usize, value: u64) {
+        let mut bytes = self.0.lock().unwrap();
+        bytes[offset..offset + width].copy_from_slice(&value.to_le_bytes()[..width]);
+    }
+}
+
+/// As [`function`], with a BAR of plain memory: capabilities that lie lead the driver anywhere.
+fn function_over(bar: &[u8], change: impl FnOnce(&mut [u8; 256])) -> Box<dyn Function> {
+    let mut function = PciFront::new(Model::new(NetKind::default(), NetKind::spec()));
+    let bytes: Vec<u8> = bar.iter().copied().cycle().take(0x3000).collect();
+    function.other_bar = Some(Registers::simulated(Arc::new(Plain(Mutex::new(bytes))), 0x3000));
+    change(&mut function.config);
+    Box::new(function)
+}
+
 #[test]
 fn capabilities_that_lead_nowhere_are_refused() {
     let told = |change: &dyn Fn(&mut [u8; 256])| {
@@ -129,8 +152,11 @@ fn capabilities_that_lead_nowhere_are_refused() {
 
 proptest! {
     #[test]
-    fn any_configuration_space_is_survived(bytes in prop::collection::vec(any::<u8>(), 256)) {
-        let function = function(|config| {
+    fn any_configuration_space_is_survived(
+        bytes in prop::collection::vec(any::<u8>(), 256),
+        bar in prop::collection::vec(any::<u8>(), 1..64),
+    ) {
+        let function = function_over(&bar, |config| {
             config.copy_from_slice(&bytes);
             config[0x06] |= 1 << 4;
         });
@@ -140,8 +166,9 @@ proptest! {
     #[test]
     fn near_misses_of_a_configuration_space_are_survived(
         changes in prop::collection::vec((0usize..256, any::<u8>()), 0..6),
+        bar in prop::collection::vec(any::<u8>(), 1..64),
     ) {
-        let function = function(|config| {
+        let function = function_over(&bar, |config| {
             for (at, value) in changes {
                 config[at] = value;
             }
