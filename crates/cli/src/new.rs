@@ -47,7 +47,12 @@ pub(crate) fn new(ui: Ui, path: &Path, fata_path: Option<&Path>) -> Result<()> {
         return Err(failure);
     }
     ui.status("Created", &path.display().to_string());
-    ui.status("Try", &format!("fata run {0}; fata run {0} -t virtio", path.display()));
+    let path = path.display();
+    ui.status("Try", &format!("fata run {path}, then curl http://127.0.0.1:8080/"));
+    ui.status(
+        "Or",
+        &format!("fata run {path} -t virtio --publish 8080:8080, the same as a machine"),
+    );
     Ok(())
 }
 
@@ -76,8 +81,7 @@ fn dependency(fata_path: Option<&Path>) -> Result<String> {
     };
     Ok(format!(
         "{fata}\n\
-         tokio = {{ version = \"1\", default-features = false, features = [\"time\"] }}\n\
-         tracing = {{ version = \"0.1\", default-features = false }}\n"
+         axum = {{ version = \"0.8\", default-features = false, features = [\"http1\", \"tokio\"] }}\n"
     ))
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Frame {
     pub(crate) function: String,
     /// `file:line`, when the line table knows.
     pub(crate) place: Option<String>,
+    /// Whether it stands in the workspace that was built, as opposed to a library.
+    pub(crate) own: bool,
 }
 
 impl std::fmt::Display for Frame {
@@ -68,33 +70,52 @@ impl Symbols {
         if !self.code.iter().any(|code| code.contains(&probe)) {
             return frames;
         }
+        let symbol = self.loader.find_symbol(probe);
         if let Ok(mut found) = self.loader.find_frames(probe) {
             while frames.len() < DEPTH_MAX {
                 let Ok(Some(frame)) = found.next() else { break };
-                let Some(function) = frame.function else { continue };
-                let Ok(name) = function.demangle() else { continue };
-                let place = frame.location.and_then(|location| {
-                    Some(format!("{}:{}", short_path(location.file?), location.line?))
-                });
-                frames.push(Frame { function: without_hash(&name), place });
+                let location = frame.location.and_then(|at| Some((at.file?, at.line?)));
+                let own = location.is_some_and(|(file, _)| file.starts_with(OWN));
+                let place = location.map(|(file, line)| format!("{}:{line}", short_path(file)));
+                // A line table alone names only inlined functions; what they were inlined into is
+                // the last frame, and the symbol table has its name.
+                let function = frame
+                    .function
+                    .and_then(|function| Some(short_name(&function.demangle().ok()?)));
+                frames.push(Frame { function: function.unwrap_or_default(), place, own });
             }
         }
-        if frames.is_empty()
-            && let Some(symbol) = self.loader.find_symbol(probe)
-        {
-            let function = without_hash(&rustc_demangle::demangle(symbol).to_string());
-            frames.push(Frame { function, place: None });
+        match (frames.last_mut(), symbol) {
+            (Some(outermost), Some(symbol)) => outermost.function = demangled(symbol),
+            (None, Some(symbol)) => {
+                frames.push(Frame { function: demangled(symbol), place: None, own: false });
+            }
+            _ => {}
         }
+        frames.retain(|frame| !frame.function.is_empty());
         frames
     }
 }
 
-/// `core::ptr::read::h0123456789abcdef` without the hash, which says nothing to a reader.
-fn without_hash(name: &str) -> String {
-    match name.rsplit_once("::h") {
-        Some((head, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            head.to_owned()
-        }
+/// What `fata build` puts in place of the path of the workspace that is built.
+const OWN: &str = "/src/";
+
+/// A linker's symbol as Rust writes it, without hashes.
+fn demangled(symbol: &str) -> String {
+    // Generic arguments can fill pages; the beginning says enough.
+    const CHARS_MAX: usize = 160;
+    let name = format!("{:#}", rustc_demangle::demangle(symbol));
+    match name.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name,
+    }
+}
+
+/// `block_on` of `block_on<long::list, of::types>`: the debug information of an inlined function
+/// carries its arguments, which say less than the line behind it.
+fn short_name(name: &str) -> String {
+    match name.find('<') {
+        Some(at) if at > 0 => name[..at].to_owned(),
         _ => name.to_owned(),
     }
 }
@@ -102,7 +123,7 @@ fn without_hash(name: &str) -> String {
 /// A path without what `fata build` or Rust's own builders put before it (see
 /// `build::source_map`): `src/main.rs`, `tokio-1.47.0/src/lib.rs`, `core/src/ptr/mod.rs`.
 fn short_path(path: &str) -> &str {
-    for prefix in ["/src/", "/cargo/registry/", "/cargo/git/", "/dep/"] {
+    for prefix in [OWN, "/cargo/registry/", "/cargo/git/", "/dep/"] {
         if let Some(rest) = path.strip_prefix(prefix) {
             return rest;
         }
@@ -221,8 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_dropped() {
-        assert_eq!(without_hash("a::b::h0123456789abcdef"), "a::b");
-        assert_eq!(without_hash("a::hello"), "a::hello");
+    fn names_are_short() {
+        assert_eq!(demangled("_ZN7greeter7stumble17h0123456789abcdefE"), "greeter::stumble");
+        assert_eq!(short_name("block_on<a::b<c>, d>"), "block_on");
+        assert_eq!(short_name("<a as b>::c"), "<a as b>::c");
+        assert!(demangled(&"x".repeat(1000)).chars().count() <= 161);
     }
 }

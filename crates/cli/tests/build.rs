@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -142,7 +144,6 @@ fn logs_are_symbolized() {
     };
     let log = format!("noise\nfata: backtrace of build {id}\nfata:   #0 {address:#018x}\nend\n");
     let symbolize = |words: &[&str], log: &str| {
-        use std::io::Write as _;
         let mut child = fata()
             .arg("symbolize")
             .args(words)
@@ -183,9 +184,9 @@ fn a_new_package_runs_as_a_process_and_as_a_machine() {
     answer(fata().args(["new", package, "--fata-path"]).arg(fata_path)).succeeds();
     assert!(Path::new(package).join("Cargo.toml").exists());
 
-    let said = answer(fata_here().args(["run", package, "--", "--name=you", "--times=1"]));
-    assert_eq!(said.code, Some(0), "{said:#?}");
-    assert!(said.stdout.contains("hello, you") || said.stderr.contains("hello, you"), "{said:#?}");
+    let port = free_port().to_string();
+    let arguments = [format!("--port={port}"), "--name=you".to_owned()];
+    serves(fata_here().args(["run", package, "--"]).args(arguments), &port, "Hello, you!\n");
 
     let build = || {
         let said = answer(fata_here().args(["build", package, "--json"]));
@@ -200,12 +201,14 @@ fn a_new_package_runs_as_a_process_and_as_a_machine() {
     let checkout = checkout.to_str().unwrap();
     assert!(!contains(&first, checkout.as_bytes()), "the checkout's path is in the image");
 
-    let said = answer(fata_here().args(["run", image, "--", "--times=2", "--name", "a machine"]));
-    assert_eq!(said.code, Some(0), "{said:#?}");
-    assert_eq!(said.stdout.matches("hello, a machine").count(), 2, "{said:#?}");
-    let said = answer(fata_here().args(["run", image, "--machine", "q35", "--", "--times=1"]));
-    assert_eq!(said.stdout.matches("hello, world").count(), 1, "{said:#?}");
-    answer(fata_here().args(["run", image, "--", "--tmies=1"])).fails(75, &["--times"]);
+    for machine in ["microvm", "q35"] {
+        let port = free_port().to_string();
+        let publish = format!("{port}:8080");
+        let words =
+            ["run", image, "--machine", machine, "-p", &publish, "--", "--name", "a machine"];
+        serves(fata_here().args(words), &port, "Hello, a machine!\n");
+    }
+    answer(fata_here().args(["run", image, "--", "--prot=1"])).fails(75, &["--port"]);
 
     // Linked again, it is the same bit for bit.
     let main = std::fs::File::options().append(true).open(format!("{package}/src/main.rs"));
@@ -215,6 +218,29 @@ fn a_new_package_runs_as_a_process_and_as_a_machine() {
 
     symbols_of_a_crash(package, &fata_here);
     a_symbol_that_the_machine_lacks(package, &fata_here);
+}
+
+/// Runs `command` until it answers on `port` with `page`, then ends it.
+fn serves(command: &mut Command, port: &str, page: &str) {
+    let mut tool = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let console = BufReader::new(tool.stdout.take().unwrap());
+    let mut lines = console.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("listening")), "it ended: {:?}", tool.wait());
+    let mut answer = String::new();
+    eventually("an answer", || {
+        let Ok(mut stream) = TcpStream::connect(format!("127.0.0.1:{port}")) else { return false };
+        answer.clear();
+        let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && !answer.is_empty()
+    });
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(page), "{answer}");
+    kill_process(Pid::from_child(&tool), Signal::TERM).unwrap();
+    tool.wait().unwrap();
+}
+
+/// A port that nobody had a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A copy of the checkout, which nobody edits while a test compares builds. Files that are the same
@@ -250,13 +276,13 @@ fn snapshot() -> PathBuf {
 fn a_symbol_that_the_machine_lacks(package: &str, fata_here: &dyn Fn() -> Command) {
     let main = Path::new(package).join("src/main.rs");
     let text = std::fs::read_to_string(&main).unwrap();
-    let text = text.replace("for count in", "unsafe { no_such_function() }\n    for count in");
+    let text = text.replace("let listener", "unsafe { no_such_function() }\n    let listener");
     let text = text + "\nunsafe extern \"C\" {\n    fn no_such_function();\n}\n";
     std::fs::write(&main, text).unwrap();
     let said = answer(fata_here().args(["build", package]));
     said.fails(
         72,
-        &["no_such_function (wanted by greeter)", "calls a C function", "docs/symbols.md"],
+        &["no_such_function (wanted by src/main.rs:", "calls a C function", "docs/symbols.md"],
     );
 }
 
@@ -264,8 +290,9 @@ fn a_symbol_that_the_machine_lacks(package: &str, fata_here: &dyn Fn() -> Comman
 fn symbols_of_a_crash(package: &str, fata_here: &dyn Fn() -> Command) {
     let main = Path::new(package).join("src/main.rs");
     let text = std::fs::read_to_string(&main).unwrap();
-    let crash = "\n#[inline(never)]\nfn stumble(times: u32) {\n    assert!(times == 77, \"stumbled\");\n}\n";
-    let text = text.replace("for count in", "stumble(devices.times);\n    for count in") + crash;
+    let crash =
+        "\n#[inline(never)]\nfn stumble(port: u16) {\n    assert!(port == 77, \"stumbled\");\n}\n";
+    let text = text.replace("let listener", "stumble(devices.port);\n    let listener") + crash;
     std::fs::write(&main, text).unwrap();
     let said = answer(fata_here().args(["run", package, "-t", "virtio"]));
     assert_eq!(said.code, Some(101), "{said:#?}");

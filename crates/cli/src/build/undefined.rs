@@ -48,7 +48,8 @@ fn undefined_in(line: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// The crate in lld's `referenced by FILE:LINE (PATH)` or `OBJECT:(FUNCTION)`.
+/// Who wants it, by lld's `referenced by FILE:LINE (PATH:LINE)` or `OBJECT:(FUNCTION)`: a crate, or
+/// the place itself when it is in the workspace that is built.
 fn crate_in(reference: &str) -> Option<String> {
     // A path in the registry says name and version; our remapping shortens its beginning.
     for marker in ["/registry/src/", "/cargo/registry/"] {
@@ -61,6 +62,10 @@ fn crate_in(reference: &str) -> Option<String> {
     if let Some((_, rest)) = reference.split_once("/rustc/") {
         let library = rest.split("/library/").nth(1)?.split('/').next()?;
         return Some(format!("Rust's own {library}"));
+    }
+    if let Some((_, place)) = reference.split_once(".rs:").and(reference.rsplit_once('(')) {
+        let place = place.trim_end_matches(')');
+        return Some(place.trim_start_matches("/src/").trim_start_matches("/dep/").to_owned());
     }
     let function = reference.split_once(":(")?.1.trim_end_matches(')');
     let path = function.rsplit_once(".text.").map_or(function, |(_, symbol)| symbol);
@@ -155,6 +160,13 @@ rust-lld: error: undefined symbol: socket
     fn std_is_named_as_such() {
         let line = ">>> referenced by unix.rs:1 (/rustc/0123/library/std/src/sys/fs/unix.rs:1)";
         assert_eq!(crate_in(line).unwrap(), "Rust's own std");
+    }
+
+    #[test]
+    fn ones_own_sources_are_named_by_file_and_line() {
+        assert_eq!(crate_in(" referenced by a.rs:2 (src/a.rs:2)").unwrap(), "src/a.rs:2");
+        assert_eq!(crate_in(" referenced by a.rs:2 (/src/x/a.rs:2)").unwrap(), "x/a.rs:2");
+        assert_eq!(crate_in(" referenced by a.rs:2 (/dep/fata/a.rs:2)").unwrap(), "fata/a.rs:2");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::symbols::{Symbols, find};
+use crate::symbols::{Frame, Symbols, find};
 
 /// How much of a line is looked at. The lines of a crash report are shorter; a program may print
 /// lines of any length, which must not cost memory.
@@ -53,8 +53,16 @@ impl Symbolizer {
             found
         });
         let frames = symbols.as_ref().map(|symbols| symbols.frames(address, is_return));
-        frames.unwrap_or_default().iter().map(ToString::to_string).collect()
+        shown(&frames.unwrap_or_default())
     }
+}
+
+/// Of functions inlined into each other: the innermost, the outermost, and between them those of the
+/// program's own sources. An executor's dozen of layers would hide them.
+fn shown(frames: &[Frame]) -> Vec<String> {
+    let last = frames.len().saturating_sub(1);
+    let is_shown = |(index, frame): &(usize, &Frame)| *index == 0 || *index == last || frame.own;
+    frames.iter().enumerate().filter(is_shown).map(|(_, frame)| frame.to_string()).collect()
 }
 
 /// A line of the machine's that means something to the tool.
@@ -236,6 +244,21 @@ mod tests {
         assert!(text.contains("suggest::nearest"), "{text}");
         assert!(text.ends_with("\r\nend\r\n"), "{text}");
         assert_eq!(text.as_bytes(), cut.out);
+    }
+
+    #[test]
+    fn layers_of_libraries_are_left_out() {
+        let frame = |function: &str, own| Frame { function: function.into(), place: None, own };
+        let frames = [
+            frame("poll", false),
+            frame("with", false),
+            frame("handler", true),
+            frame("enter", false),
+            frame("main", false),
+        ];
+        assert_eq!(shown(&frames), ["poll", "handler", "main"]);
+        assert_eq!(shown(&frames[..1]), ["poll"]);
+        assert!(shown(&[]).is_empty());
     }
 
     #[test]
