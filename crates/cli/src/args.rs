@@ -155,7 +155,7 @@ pub(crate) struct Run {
 
     /// Lead a port of this computer to one of the machine (repeatable)
     ///
-    /// [udp:][ADDRESS:]HOST:GUEST[@STACK]. TCP unless "udp:" stands in front. It listens on
+    /// `[udp:][ADDRESS:]HOST:GUEST[@STACK]`. TCP unless "udp:" stands in front. It listens on
     /// 127.0.0.1 unless ADDRESS says otherwise; HOST 0 takes a free port and prints it. @STACK is
     /// for programs with several stacks.
     #[arg(long = "publish", short = 'p', value_name = "HOST:GUEST", help_heading = "Devices")]

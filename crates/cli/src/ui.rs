@@ -145,6 +145,8 @@ impl Spinner {
     /// Names the step that goes on now.
     pub(crate) fn doing(&mut self, step: &str) {
         if self.ui.terminal && !self.ui.verbose() {
+            // cargo pads its verbs and appends paths; neither has room here.
+            let step = step.trim_start().split(" (").next().unwrap_or_default();
             step.clone_into(&mut self.doing);
         } else if self.ui.level >= 0 {
             self.ui.raw(step);
