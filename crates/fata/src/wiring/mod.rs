@@ -38,6 +38,8 @@ pub struct Wiring {
     program: &'static Program,
     arguments: Arguments,
     target: target::Target,
+    /// Every stack that was taken: at the end they are drained.
+    stacks: Vec<crate::Stack>,
 }
 
 impl Wiring {
@@ -117,7 +119,9 @@ impl Device for crate::Stack {
         wiring: &mut Wiring,
         name: &'static str,
     ) -> Result<Option<Self>, WiringError> {
-        wiring.target.stack(name, &wiring.arguments).await
+        let stack = wiring.target.stack(name, &wiring.arguments).await?;
+        wiring.stacks.extend(stack.clone());
+        Ok(stack)
     }
 }
 

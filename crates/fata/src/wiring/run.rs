@@ -4,11 +4,16 @@ use super::arguments::{Arguments, WiringError};
 use super::spec::{Devices, Program};
 use super::{Wiring, help, target};
 use std::process::{ExitCode, Termination};
+use std::time::Duration;
 
 /// Exit code of a program whose command line is wrong (as clap's).
 const EXIT_USAGE: u8 = 2;
 /// Exit code of a program whose devices are missing (sysexits' EX_UNAVAILABLE).
 const EXIT_DEVICE: u8 = 69;
+
+/// How long the end of a program waits for its peers to acknowledge what it wrote: ten
+/// retransmission timeouts of a quick path.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `#[fata::main]` knows of the program beside its types.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +48,14 @@ where
     let program: &'static Program = const { &D::PROGRAM };
     runtime.block_on(async {
         match wire::<D>(&start, program, entry).await {
-            Ok(Some(devices)) => main(devices).await.report(),
+            Ok(Some((devices, stacks))) => {
+                let code = main(devices).await.report();
+                // What the program wrote last is still on its way.
+                for stack in stacks {
+                    stack.drain(DRAIN_PATIENCE).await;
+                }
+                code
+            }
             Ok(None) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{}: {error}", start.package);
@@ -62,7 +74,7 @@ async fn wire<D: Devices>(
     start: &Start,
     program: &'static Program,
     entry: target::Entry,
-) -> Result<Option<D>, WiringError> {
+) -> Result<Option<(D, Vec<crate::Stack>)>, WiringError> {
     let settings: Vec<(String, &str)> = program
         .devices
         .iter()
@@ -78,6 +90,7 @@ async fn wire<D: Devices>(
         return Ok(None);
     }
     let target = target::Target::new(entry, program);
-    let mut wiring = Wiring { program, arguments, target };
-    D::take(&mut wiring).await.map(Some)
+    let mut wiring = Wiring { program, arguments, target, stacks: Vec::new() };
+    let devices = D::take(&mut wiring).await?;
+    Ok(Some((devices, wiring.stacks)))
 }

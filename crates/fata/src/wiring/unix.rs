@@ -36,6 +36,7 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
             ("tap", "Run Fata's own stack over this TAP interface"),
             ("gateway", "With .tap: the router's address"),
             ("dns", "With .tap: the resolver's address"),
+            ("limits", stack_config::LIMITS_HELP),
         ],
         DeviceKind::Block => {
             &[("file", "The file that holds the disk [required]"), ("read-only", "Refuse writes")]
@@ -89,7 +90,7 @@ impl Target {
 }
 
 fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
-    for setting in ["gateway", "dns"] {
+    for setting in ["gateway", "dns", "limits"] {
         if let Some(value) = arguments.setting(name, setting) {
             return Err(WiringError::Invalid {
                 name: format!("{name}.{setting}"),

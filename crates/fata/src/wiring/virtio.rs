@@ -46,7 +46,11 @@ pub(super) fn enter() -> Entry {
         println!("fata: main after {} us", time::since_entry_nanos() / 1000);
     }
     let mut entry = Entry { nics: VecDeque::new(), disks: Vec::new() };
-    for device in devices::virtio_mmio() {
+    let mut slots = devices::virtio_mmio();
+    // QEMU names them from the last to the first; an interface's place in the manifest is its place
+    // on the bus.
+    slots.sort_by_key(|slot| slot.address);
+    for device in slots {
         let place = format!("virtio-mmio at {:#x}", device.address);
         entry.add(place, fata_virtio::mmio::find(device.registers, device.line));
     }
@@ -110,6 +114,7 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
             ("address", "dhcp, or A.B.C.D/LEN [default: dhcp]"),
             ("gateway", "With a static address: the router's"),
             ("dns", "With a static address: the resolver's"),
+            ("limits", stack_config::LIMITS_HELP),
         ],
         DeviceKind::Block => &[],
     }
