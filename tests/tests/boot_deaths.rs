@@ -89,3 +89,10 @@ fn the_exit_code_reaches_the_caller() {
         assert_eq!(status, Some(code), "{console}");
     }
 }
+
+#[test]
+fn every_c_symbol_answers_as_it_should() {
+    let (status, console) = boot("symbols", &[]);
+    assert!(console.contains("all symbols answer as they should"), "{console}");
+    assert_eq!(status, Some(0), "{console}");
+}

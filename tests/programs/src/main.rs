@@ -2,6 +2,8 @@
 //!
 //! One program and not one for each way, because each would be linked anew.
 
+#[cfg(fata_target = "virtio")]
+mod symbols;
 mod ways;
 
 use std::process::ExitCode;
@@ -30,6 +32,8 @@ async fn main(devices: Devices) -> ExitCode {
         "out-of-memory" => ways::out_of_memory(),
         "double-fault" => ways::double_fault(),
         "task-panic" => ways::task_panic().await,
+        #[cfg(fata_target = "virtio")]
+        "symbols" => symbols::run(),
         other => println!("no such way: {other}"),
     }
     ExitCode::SUCCESS

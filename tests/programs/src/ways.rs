@@ -35,7 +35,7 @@ fn overwrite(function: fn(usize)) {
 
 /// A jump into the heap: data is not executable.
 pub fn execute_data() {
-    let code = vec![0xc3_u8; 16]; // `ret`
+    let code = Box::new([0xc3_u8; 16]); // `ret`
     // SAFETY: there is none; the heap is not executable.
     let function: fn() = unsafe { std::mem::transmute(code.as_ptr()) };
     black_box(function)();
@@ -94,7 +94,7 @@ pub async fn task_panic() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         "the other task is alive"
     });
-    let failed = tokio::spawn(async { None::<u32>.expect("this task is meant to panic") }).await;
+    let failed = tokio::spawn(async { panic!("this task is meant to panic") }).await;
     println!("panicked: {}", failed.is_err_and(|error| error.is_panic()));
     println!("{}", other.await.unwrap_or("lost"));
 }
