@@ -38,6 +38,8 @@ fn hello_logs_waits_and_ends_on_every_machine() {
 
 #[test]
 fn hello_runs_as_a_process_too() {
+    // Built first, because building has no deadline.
+    build("examples/hello", "unix");
     let (status, console) = Machine::run(["examples/hello", "-t", "unix"]).wait();
     assert!(console.contains("hello from unix") && console.contains("goodbye"), "{console}");
     assert_eq!(status.code(), Some(0), "{console}");
@@ -104,6 +106,7 @@ fn block_writes_flushes_and_verifies_and_the_file_holds_it() {
         let (status, console) =
             boot("block", &options, &["--verify"], "verified 64 sectors").wait();
         assert_eq!(status.code(), Some(0), "{console}");
+        build("examples/block", "unix");
         let arguments =
             ["examples/block", "-t", "unix", "--block", block.as_str(), "--", "--verify"];
         let (status, console) = Machine::run(arguments).wait();
@@ -136,6 +139,7 @@ fn https_serves_the_same_page_on_every_target() {
         assert!(metrics.contains("fata_net_"), "{metrics}");
         pages.push(page);
     }
+    build("examples/https", "unix");
     let port = free_port();
     let arguments = ["examples/https", "-t", "unix", "--", &format!("--port={port}")];
     let mut process = Machine::run(arguments);
