@@ -83,6 +83,19 @@ fn a_panicking_task_leaves_the_others_running() {
 }
 
 #[test]
+fn stds_own_backtraces_are_nameless_and_harmless() {
+    let (status, console) = boot("std-backtrace", &["RUST_BACKTRACE=1"]);
+    let (captured, panicked) = console.split_once("captured").expect("a backtrace was captured");
+    for part in [captured, panicked] {
+        assert!(part.contains("<unknown>"), "no frames in:\n{console}");
+    }
+    assert!(panicked.contains("std's hook tells of this"), "{console}");
+    assert!(panicked.contains("stack backtrace:"), "std's hook is not in force:\n{console}");
+    assert!(console.contains("panicked: true"), "{console}");
+    assert_eq!(status, Some(0), "{console}");
+}
+
+#[test]
 fn the_exit_code_reaches_the_caller() {
     for code in [0, 1, 42, 126, 127, 255] {
         let (status, console) = boot("exit", &[&format!("--code={code}")]);
