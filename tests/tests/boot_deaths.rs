@@ -83,6 +83,23 @@ fn a_panicking_task_leaves_the_others_running() {
 }
 
 #[test]
+fn stds_own_backtraces_are_nameless_and_harmless() {
+    let image = build("tests/programs", "virtio");
+    // Without names, std's short form finds no frame between its two markers.
+    let words = ["--", "RUST_BACKTRACE=full", "--way=std-backtrace"];
+    let arguments = ["-t", "virtio", image.to_str().expect("UTF-8")].into_iter().chain(words);
+    let (status, console) = Machine::run(arguments).wait();
+    let (captured, panicked) = console.split_once("captured").expect("a backtrace was captured");
+    for part in [captured, panicked] {
+        assert!(part.contains("<unknown>"), "no frames in:\n{console}");
+    }
+    assert!(panicked.contains("std's hook tells of this"), "{console}");
+    assert!(panicked.contains("stack backtrace:"), "std's hook is not in force:\n{console}");
+    assert!(console.contains("panicked: true"), "{console}");
+    assert_eq!(status.code(), Some(0), "{console}");
+}
+
+#[test]
 fn the_exit_code_reaches_the_caller() {
     for code in [0, 1, 42, 126, 127, 255] {
         let (status, console) = boot("exit", &[&format!("--code={code}")]);

@@ -36,6 +36,7 @@ use ui::Ui;
 
 fn main() -> ExitCode {
     child::become_tethered();
+    build::become_linker();
     let cli = Cli::parse();
     let ui = Ui::new(cli.global.color, cli.global.quiet, cli.global.verbose);
     let json = match &cli.command {

@@ -34,6 +34,7 @@ async fn main(devices: Devices) -> ExitCode {
         "task-panic" => ways::task_panic().await,
         #[cfg(fata_target = "virtio")]
         "symbols" => symbols::run(),
+        "std-backtrace" => ways::std_backtrace().await,
         other => println!("no such way: {other}"),
     }
     ExitCode::SUCCESS

@@ -98,3 +98,12 @@ pub async fn task_panic() {
     println!("panicked: {}", failed.is_err_and(|error| error.is_panic()));
     println!("{}", other.await.unwrap_or("lost"));
 }
+
+/// Backtraces by std's own means: one that is asked for, and that of std's panic hook.
+pub async fn std_backtrace() {
+    println!("{}", std::backtrace::Backtrace::force_capture());
+    println!("captured");
+    drop(std::panic::take_hook()); // now std's own is in force
+    let failed = tokio::spawn(async { None::<u32>.expect("std's hook tells of this") }).await;
+    println!("panicked: {}", failed.is_err_and(|error| error.is_panic()));
+}

@@ -1,8 +1,11 @@
 //! `fata build`: from a package to an image.
 
 mod cargo;
+mod linker;
 mod recipe;
 mod undefined;
+
+pub(crate) use linker::become_linker;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::linker;
 use crate::failure::{Failure, Result};
 use crate::files::write_if_changed;
 
@@ -50,6 +51,7 @@ pub(crate) const PROFILE_NAME: &str = "fata";
 pub(crate) struct LinkFiles {
     script: PathBuf,
     empty: PathBuf,
+    linker: PathBuf,
 }
 
 impl LinkFiles {
@@ -66,8 +68,25 @@ impl LinkFiles {
         for name in EMPTY_ARCHIVES {
             write_if_changed(&empty.join(name), EMPTY_ARCHIVE)?;
         }
-        Ok(Self { script, empty })
+        let linker = link_to_self(directory)?;
+        Ok(Self { script, empty, linker })
     }
+}
+
+/// This tool, below `directory`, under the name by which it is [`linker`].
+fn link_to_self(directory: &Path) -> Result<PathBuf> {
+    let own =
+        std::env::current_exe().map_err(|error| Failure::io("find the tool itself", &error))?;
+    let path = directory.join(linker::NAME);
+    if std::fs::read_link(&path).is_ok_and(|old| old == own) {
+        return Ok(path);
+    }
+    // Made beside it and renamed: another build may be linking.
+    let beside = directory.join(format!("{}.{}.tmp", linker::NAME, std::process::id()));
+    std::os::unix::fs::symlink(&own, &beside)
+        .and_then(|()| std::fs::rename(&beside, &path))
+        .map_err(|error| Failure::io(format!("create {}", path.display()), &error))?;
+    Ok(path)
 }
 
 /// rustc's flags for an image of `target`. `remaps` are pairs of a path and what stands for it.
@@ -93,6 +112,7 @@ pub(crate) fn rustflags(
     .map(OsString::from)
     .into();
     flags.push(format!("--cfg=fata_target=\"{target}\"").into());
+    flags.push(joined("-Clinker=", &link.linker));
     flags.push(joined("-Clink-arg=-L", &link.empty));
     flags.push(joined("-Clink-arg=-Wl,-T,", &link.script));
     flags.extend(remap_flags(remaps));
@@ -141,7 +161,11 @@ mod tests {
 
     #[test]
     fn flags_survive_spaces() {
-        let link = LinkFiles { script: "/a b/image.ld".into(), empty: "/a b/empty".into() };
+        let link = LinkFiles {
+            script: "/a b/image.ld".into(),
+            empty: "/a b/empty".into(),
+            linker: "/a b/fata-linker".into(),
+        };
         let flags = rustflags("virtio", &link, &[("/home/me".into(), "/src".into())]);
         let encoded = encode(&flags);
         let encoded = encoded.to_str().unwrap();

@@ -81,6 +81,13 @@ fata_boot_long_mode:
     call {boot}
     ud2
 
+// What `fata build` puts in the place of functions of std that an image cannot use, such as the
+// lookup of a frame's name: `()`, or `Ok(())`, at once. See crates/cli/src/build/linker.rs.
+.global fata_absent
+fata_absent:
+    xor eax, eax
+    ret
+
 .balign 8
 fata_boot_gdt:
     .quad 0
