@@ -66,7 +66,8 @@ fn echo_sends_back_over_tcp_and_udp_and_half_closes() {
         let (tcp, udp) = (free_port(), free_port());
         let (tcp_word, udp_word) = (format!("{tcp}:7"), format!("udp:{udp}:7"));
         let options = ["--machine", machine, "--publish", &tcp_word, "--publish", &udp_word];
-        let _machine = boot("echo", &options, &[], "listening on port 7");
+        let _machine =
+            boot("echo", &options, &["--service.limits=backlog=7"], "listening on port 7");
 
         let mut stream = TcpStream::connect(("127.0.0.1", tcp)).expect("connects");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");

@@ -3,20 +3,26 @@
 use crate::identity::Identity;
 use fata::{TcpListener, TcpStream};
 use rustls::ServerConfig;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// A client that has not finished its handshake by then is gone, or means harm.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes at a time. Each holds some 20 KiB, so a crowd of slow clients costs 2.5 MiB.
+/// Handshakes at a time. Each holds some 20 KiB, so a crowd of clients that say nothing costs 2.5 MiB.
+/// One more takes the place of the oldest: such a crowd must not keep the others waiting.
 const HANDSHAKES_MAX: usize = 128;
+
+/// How long to wait when no connection can be accepted, for want of memory or files.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the server offers: TLS 1.3 and 1.2, HTTP/2 before HTTP/1.1.
 pub fn config(identity: Identity) -> Result<Arc<ServerConfig>, rustls::Error> {
@@ -51,26 +57,33 @@ async fn accept(
     acceptor: TlsAcceptor,
     done: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
 ) {
-    let permits = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut handshakes: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let permit = permits.clone().acquire_owned().await.expect("never closed");
         let (stream, peer) = match tcp.accept().await {
             Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::error!("accepting connections: {error}");
+            Err(error) if error.kind() == io::ErrorKind::NetworkDown => {
+                tracing::error!("the network is gone: {error}");
                 return;
             }
+            Err(error) => {
+                tracing::warn!("accepting a connection: {error}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
+        handshakes.retain(|handshake| !handshake.is_finished());
+        if handshakes.len() == HANDSHAKES_MAX {
+            handshakes.pop_front().inspect(JoinHandle::abort);
+        }
         let (acceptor, done) = (acceptor.clone(), done.clone());
-        tokio::spawn(async move {
+        handshakes.push_back(tokio::spawn(async move {
             match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 // The receiver is gone when the server is: then so is the connection.
                 Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
                 Ok(Err(error)) => tracing::debug!("{peer}: {error}"),
                 Err(_) => tracing::debug!("{peer}: no handshake in {HANDSHAKE_TIMEOUT:?}"),
             }
-            drop(permit);
-        });
+        }));
     }
 }
 

@@ -52,6 +52,7 @@ impl Image {
 
     fn parse(path: &Path, bytes: Vec<u8>) -> std::result::Result<Self, Problem> {
         let elf = Elf::parse(&bytes)?;
+        seal::check(&bytes)?;
         let note = elf.note("Fata", 1)?.ok_or_else(|| Problem {
             foreign: true,
             what: "an ELF, but not an image of ours: it holds no Fata manifest".into(),

@@ -153,7 +153,8 @@ fn sealing_drops_what_is_not_loaded_and_changes_nothing_else() {
     unstripped[40..48].copy_from_slice(&shoff.to_le_bytes());
     unstripped[60] = 0; // no sections, but an offset
     let sealed = seal::seal(&unstripped).unwrap();
-    assert_eq!(sealed, bytes_without_section_sizes());
+    let (contents, _seal) = sealed.split_at(sealed.len() - 16);
+    assert_eq!(contents, bytes_without_section_sizes());
     assert_eq!(seal::seal(&sealed).unwrap(), sealed, "sealing twice is sealing once");
     assert_eq!(Image::parse(Path::new("x"), sealed).unwrap().manifest.package, "web");
 }

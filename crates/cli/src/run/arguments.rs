@@ -28,8 +28,8 @@ pub(crate) struct Arguments {
 /// Settings that a device of `kind` takes on `target`.
 fn settings(kind: &str, target: Target) -> &'static [&'static str] {
     match (kind, target) {
-        ("stack", Target::Unix) => &["address", "gateway", "dns", "tap"],
-        ("stack", Target::Virtio) => &["address", "gateway", "dns"],
+        ("stack", Target::Unix) => &["address", "gateway", "dns", "limits", "tap"],
+        ("stack", Target::Virtio) => &["address", "gateway", "dns", "limits"],
         ("block", Target::Unix) => &["file", "read-only"],
         _ => &[],
     }
