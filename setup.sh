@@ -1,4 +1,4 @@
-# Sourced by ./run, ./test and bench/run: `need COMMAND=PACKAGE …` makes sure that the commands are
+# Sourced by ./run and ./test: `need COMMAND=PACKAGE …` makes sure that the commands are
 # there. As root on Debian it installs the packages of those that are missing; otherwise it prints
 # the one line that would, and ends.
 
