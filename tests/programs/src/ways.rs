@@ -104,6 +104,6 @@ pub async fn std_backtrace() {
     println!("{}", std::backtrace::Backtrace::force_capture());
     println!("captured");
     drop(std::panic::take_hook()); // now std's own is in force
-    let failed = tokio::spawn(async { None::<u32>.expect("std's hook tells of this") }).await;
+    let failed = tokio::spawn(async { panic!("std's hook tells of this") }).await;
     println!("panicked: {}", failed.is_err_and(|error| error.is_panic()));
 }
