@@ -28,7 +28,8 @@ const ARROWS: &[(Layer, &[Layer])] = &[
             Layer::Macros,
         ],
     ),
-    (Layer::Cli, &[]),
+    (Layer::Cli, &[Layer::Testbed]),
+    (Layer::Testbed, &[]),
     (Layer::Program, &[Layer::Fata]),
 ];
 
@@ -44,6 +45,8 @@ enum Layer {
     Cli,
     /// Examples, and the programs that the tests boot.
     Program,
+    /// A Xen host in QEMU, for the tool and the tests.
+    Testbed,
     /// Host tools and tests, which ship nothing.
     Tool,
 }
@@ -60,7 +63,8 @@ fn layer_of(folder: &Path) -> Option<Layer> {
         ["crates", "fata"] => Layer::Fata,
         ["crates", "cli"] => Layer::Cli,
         ["examples", _] | ["tests", "programs"] => Layer::Program,
-        ["bench", ..] | ["tests"] => Layer::Tool,
+        ["testbed"] => Layer::Testbed,
+        ["bench", ..] | ["tests"] | ["testkit"] => Layer::Tool,
         _ => return None,
     })
 }

@@ -22,7 +22,10 @@ pub mod nic;
 pub mod sockets;
 
 pub use block::{Block, BlockError, Geometry, SectorBuffer};
-pub use nic::{Checksum, MacAddress, Nic, NicError, Offloads, Transmit};
+pub use nic::{
+    Checksum, IpFamily, MacAddress, Nic, NicError, Offloads, PartialChecksum, Received, Segmentation,
+    Transmit,
+};
 pub use sockets::{ByteStream, DatagramSocket, Keepalive, Listener, Sockets};
 
 use core::future::Future;

@@ -43,14 +43,62 @@ pub enum Checksum {
     Blank,
 }
 
+/// The family of an IP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A frame that holds more TCP payload than one packet may: whoever puts it on a wire cuts it.
+///
+/// Its IP and TCP headers are those of the first segment, but for the IP length, which is that of
+/// the whole; the TCP checksum field holds the pseudo-header's sum (Linux's
+/// `SKB_GSO_TCPV4`/`TCPV6`, virtio 1.2 section 5.1.6.2, Xen's `XEN_NETIF_EXTRA_TYPE_GSO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segmentation {
+    /// Whether the segments are IPv4's or IPv6's.
+    pub family: IpFamily,
+    /// TCP payload of each segment but the last, in bytes; at least 1.
+    pub mss: u16,
+}
+
+/// What the device says of a frame beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Whether the transport checksum was looked at.
+    pub checksum: Checksum,
+    /// The frame is several TCP segments in one, and may be longer than `14 + mtu`. Whoever hands
+    /// it on must hand this on too, or cut it.
+    pub segmentation: Option<Segmentation>,
+}
+
+impl Received {
+    /// An ordinary frame of which the device says nothing.
+    pub const UNVERIFIED: Received =
+        Received { checksum: Checksum::Unverified, segmentation: None };
+}
+
 /// A frame that was written into a transmit buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// Length of the whole frame in bytes, from the Ethernet header on, without FCS.
     pub len: usize,
     /// Where the device must finish an Internet checksum, if it must. Only allowed when
-    /// [`Offloads::transmit_checksum`] is set.
+    /// [`Offloads::transmit_checksum`] (for IPv6, [`Offloads::transmit_checksum_ipv6`]) is set.
     pub partial_checksum: Option<PartialChecksum>,
+    /// The device must cut the frame into segments. Only allowed when the [`Offloads`] name the
+    /// family, and together with `partial_checksum`.
+    pub segmentation: Option<Segmentation>,
+}
+
+impl Transmit {
+    /// An ordinary frame of `len` bytes, complete as it stands.
+    pub const fn complete(len: usize) -> Self {
+        Transmit { len, partial_checksum: None, segmentation: None }
+    }
 }
 
 /// A checksum left to the device: it sums the frame from `start` to its end and writes the
@@ -67,8 +115,18 @@ pub struct PartialChecksum {
 /// The work that a device takes off the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// The device finishes TCP's and UDP's checksum on frames with [`Transmit::partial_checksum`].
+    /// The device finishes TCP's and UDP's checksum on IPv4 frames with
+    /// [`Transmit::partial_checksum`].
     pub transmit_checksum: bool,
+    /// The same on IPv6 frames.
+    pub transmit_checksum_ipv6: bool,
+    /// The device cuts TCP over IPv4.
+    pub segmentation_ipv4: bool,
+    /// The device cuts TCP over IPv6.
+    pub segmentation_ipv6: bool,
+    /// Length of the longest frame that it cuts, in bytes from the Ethernet header on; at most
+    /// 65,549 (an IP packet's 65,535 and the header). 0 if it cuts none.
+    pub segmented_frame_bytes_max: usize,
 }
 
 /// Why an interface stopped. Final: every later call returns an error too.
@@ -111,7 +169,7 @@ pub trait Nic: Send + 'static {
     fn mac(&self) -> MacAddress;
 
     /// The largest IP packet that fits into a frame, in bytes: 68 to 65,535. A frame is at most
-    /// 14 bytes longer.
+    /// 14 bytes longer, unless it is to be cut ([`Segmentation`]).
     fn mtu(&self) -> usize;
 
     /// The work that the device takes off the stack. Does not change while the device lives.
@@ -128,10 +186,11 @@ pub trait Nic: Send + 'static {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        consume: &mut dyn FnMut(&mut [u8], Checksum),
+        consume: &mut dyn FnMut(&mut [u8], Received),
     ) -> Poll<Result<(), NicError>>;
 
-    /// Lends a buffer of at least `14 + mtu` bytes to `fill`, and queues the frame that it wrote.
+    /// Lends a buffer to `fill`, and queues the frame that it wrote. The buffer has at least
+    /// `14 + mtu` bytes, and at least [`Offloads::segmented_frame_bytes_max`].
     ///
     /// `fill` returns `None` when it has nothing to send; the buffer is taken back and the call
     /// returns `Ready(Ok(false))`. `Pending` means that all buffers are with the device; `fill`

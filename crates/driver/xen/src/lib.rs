@@ -1,0 +1,2 @@
+//! Drivers for Xen's devices, both ends of each.
+#![forbid(unsafe_code)]

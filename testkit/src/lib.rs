@@ -1,0 +1,2 @@
+//! The simulated world that services are tested in.
+#![forbid(unsafe_code)]
