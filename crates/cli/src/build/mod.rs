@@ -27,6 +27,8 @@ pub(crate) enum Target {
     Unix,
     /// A virtual machine with virtio devices: QEMU and its kin.
     Virtio,
+    /// A PVH guest of a Xen host.
+    Xen,
 }
 
 impl Target {
@@ -35,12 +37,18 @@ impl Target {
         match self {
             Target::Unix => "unix",
             Target::Virtio => "virtio",
+            Target::Xen => "xen",
         }
+    }
+
+    /// The target is a machine, and what is built for it a sealed image without a libc.
+    pub(crate) fn is_machine(self) -> bool {
+        self != Target::Unix
     }
 
     /// The target of a manifest, when this tool knows it.
     pub(crate) fn from_manifest(name: &str) -> Option<Self> {
-        [Target::Unix, Target::Virtio].into_iter().find(|target| target.as_str() == name)
+        [Target::Unix, Target::Virtio, Target::Xen].into_iter().find(|target| target.as_str() == name)
     }
 }
 
@@ -85,7 +93,7 @@ pub(crate) fn build(
     let executable = compile(ui, signals, program, target, options)?;
     let built = match target {
         Target::Unix => publish_unix(program, &executable, options)?,
-        Target::Virtio => publish_virtio(program, &executable, options)?,
+        Target::Virtio | Target::Xen => publish_sealed(program, &executable, target, options)?,
     };
     let about = match (&built.symbols, &built.build_id) {
         (Some(_), Some(id)) => format!(", build id {}", &id[..id.len().min(12)]),
@@ -116,7 +124,7 @@ fn compile(
     }
     let directory = program.output_directory();
     let flags = match target {
-        Target::Virtio => {
+        Target::Virtio | Target::Xen => {
             let link = recipe::LinkFiles::write(&directory.join("link"))?;
             for (key, value) in recipe::PROFILE {
                 command.arg("--config");
@@ -138,7 +146,7 @@ fn compile(
         // A target directory of its own: other flags in the same one would throw away, each time,
         // what the user's ordinary builds made.
         let own = match target {
-            Target::Virtio => "virtio",
+            Target::Virtio | Target::Xen => target.as_str(),
             Target::Unix => "unix-static",
         };
         command.args(["--target", recipe::RUST_TARGET, "--target-dir"]).arg(directory.join(own));
@@ -156,7 +164,7 @@ fn compile(
         }
         Err(failed) => {
             let undefined = undefined::parse(&failed.linker_output);
-            if target == Target::Virtio && !undefined.is_empty() {
+            if target.is_machine() && !undefined.is_empty() {
                 ui.detail(&failed.linker_rendered);
                 return Err(undefined::failure(&program.name, &undefined));
             }
@@ -201,13 +209,18 @@ fn publish_unix(program: &Program, executable: &Path, options: &Options) -> Resu
     Ok(built(program, Target::Unix, &image, None))
 }
 
-fn publish_virtio(program: &Program, executable: &Path, options: &Options) -> Result<Built> {
+fn publish_sealed(
+    program: &Program,
+    executable: &Path,
+    target: Target,
+    options: &Options,
+) -> Result<Built> {
     let unstripped = read_bounded(executable)?;
     let sealed = seal(&unstripped).map_err(|problem: Problem| {
         let what = format!("what the linker made cannot be sealed: {}", problem.what);
         Failure::new(Exit::Internal, what)
     })?;
-    let path = output_path(program, Target::Virtio, options)?;
+    let path = output_path(program, target, options)?;
     files::write(&path, &sealed, true)?;
     let image = open_own(program, &path)?;
     let symbols = symbols::beside(&path);
@@ -215,7 +228,7 @@ fn publish_virtio(program: &Program, executable: &Path, options: &Options) -> Re
     if let Some(id) = &image.build_id {
         symbols::keep(&program.symbol_store(), id, &unstripped)?;
     }
-    Ok(built(program, Target::Virtio, &image, Some(symbols)))
+    Ok(built(program, target, &image, Some(symbols)))
 }
 
 fn built(program: &Program, target: Target, image: &Image, symbols: Option<PathBuf>) -> Built {

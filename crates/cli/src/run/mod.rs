@@ -108,6 +108,10 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
             let timeout = request.timeout;
             unix::run(signals, &reporter, &image, &devices, &arguments, timeout)?
         }
+        Target::Xen => {
+            let what = "running an image on Xen from here is not there yet".to_owned();
+            return Err(Failure::new(Exit::Usage, what).help("give it to `xl create`"));
+        }
         Target::Virtio => {
             let memory = memory(&image, request.memory)?;
             let accelerator = accel::choose(ui, request.accel.unwrap_or_default())?;
