@@ -23,8 +23,8 @@ pub mod sockets;
 
 pub use block::{Block, BlockError, Geometry, SectorBuffer};
 pub use nic::{
-    Checksum, IpFamily, MacAddress, Nic, NicError, Offloads, PartialChecksum, Received, Segmentation,
-    Transmit,
+    Checksum, IpFamily, MacAddress, Nic, NicError, Offloads, PartialChecksum, Received,
+    Segmentation, Transmit,
 };
 pub use sockets::{ByteStream, DatagramSocket, Keepalive, Listener, Sockets};
 

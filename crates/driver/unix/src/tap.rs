@@ -7,7 +7,7 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
-use fata_device::{Checksum, MacAddress, Nic, NicError, Offloads, Transmit};
+use fata_device::{MacAddress, Nic, NicError, Offloads, Received, Transmit};
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use std::fmt;
@@ -209,7 +209,7 @@ impl Nic for Tap {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        consume: &mut dyn FnMut(&mut [u8], Checksum),
+        consume: &mut dyn FnMut(&mut [u8], Received),
     ) -> Poll<Result<(), NicError>> {
         let len = loop {
             match ready!(self.device.poll_recv(cx, &mut self.receive_buffer)) {
@@ -218,7 +218,7 @@ impl Nic for Tap {
                 Err(error) => return Poll::Ready(Err(self.gone(&error))),
             }
         };
-        consume(&mut self.receive_buffer[..len], Checksum::Unverified);
+        consume(&mut self.receive_buffer[..len], Received::UNVERIFIED);
         Poll::Ready(Ok(()))
     }
 

@@ -1,6 +1,6 @@
 //! The contracts of `fata_device` on the devices of a Unix host.
 
-use fata_device::{Checksum, Nic, Transmit, contract};
+use fata_device::{Nic, Received, Transmit, contract};
 use fata_unix::{FileBlock, Tap};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -35,14 +35,14 @@ impl contract::Wire for Bridged {
         let mut cx = Context::from_waker(Waker::noop());
         let _ = self.0.poll_transmit(&mut cx, &mut |buffer| {
             buffer[..frame.len()].copy_from_slice(frame);
-            Some(Transmit { len: frame.len(), partial_checksum: None })
+            Some(Transmit::complete(frame.len()))
         });
     }
 
     fn receive(&mut self) -> Option<Vec<u8>> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut received = None;
-        let consume = &mut |frame: &mut [u8], _: Checksum| received = Some(frame.to_vec());
+        let consume = &mut |frame: &mut [u8], _: Received| received = Some(frame.to_vec());
         match self.0.poll_receive(&mut cx, consume) {
             Poll::Ready(result) => result.unwrap(),
             Poll::Pending => {}

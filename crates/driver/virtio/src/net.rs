@@ -20,7 +20,7 @@ use crate::error::ProbeError;
 use crate::queue::VirtQueue;
 use crate::transport::Transport;
 use core::task::{Context, Poll};
-use fata_device::{Checksum, MacAddress, Nic, NicError, Offloads, Transmit};
+use fata_device::{MacAddress, Nic, NicError, Offloads, Received, Transmit};
 use fata_shared::dma::{DmaBuffer, LentBuffer};
 use fata_virtq::{Segment, Used};
 use header::HEADER_LEN;
@@ -230,7 +230,7 @@ impl VirtioNet {
     fn deliver(
         &mut self,
         first: Used<LentBuffer>,
-        consume: &mut dyn FnMut(&mut [u8], Checksum),
+        consume: &mut dyn FnMut(&mut [u8], Received),
     ) -> Result<bool, NicError> {
         let receive = match &mut self.state {
             Ok(queues) => &mut queues.receive,
@@ -238,13 +238,16 @@ impl VirtioNet {
         };
         let written = first.written as usize;
         let mut buffer = first.token.take_back();
-        let Some(header) = header::Received::read(&buffer[..written]) else {
+        let Some(header) = header::Header::read(&buffer[..written]) else {
             return Err(self.close_for(format_args!(
                 "{written} bytes were written to a receive buffer, and the header alone has \
                  {HEADER_LEN}"
             )));
         };
-        let checksum = header.checksum(self.control.has(feature::GUEST_CSUM));
+        let said = Received {
+            checksum: header.checksum(self.control.has(feature::GUEST_CSUM)),
+            segmentation: None,
+        };
         let frame_max = ETHERNET_HEADER_LEN + self.mtu;
         let buffers = if self.mergeable { usize::from(header.buffers) } else { 1 };
 
@@ -252,7 +255,7 @@ impl VirtioNet {
             let frame = &mut buffer[HEADER_LEN..written];
             let fit = header.is_plain() && (ETHERNET_HEADER_LEN..=frame_max).contains(&frame.len());
             if fit {
-                consume(frame, checksum);
+                consume(frame, said);
             }
             offer(receive, buffer);
             fit
@@ -290,7 +293,7 @@ impl VirtioNet {
                 header.is_plain() && (ETHERNET_HEADER_LEN..=frame_max).contains(&self.joined.len());
             if fit {
                 NetCounters::add(&self.counters.joined, 1);
-                consume(&mut self.joined, checksum);
+                consume(&mut self.joined, said);
             }
             fit
         };
@@ -342,13 +345,19 @@ impl Nic for VirtioNet {
     }
 
     fn offloads(&self) -> Offloads {
-        Offloads { transmit_checksum: self.control.has(feature::CSUM) }
+        // The device sums what it is told to sum, whatever it is (section 5.1.6.2).
+        let checksum = self.control.has(feature::CSUM);
+        Offloads {
+            transmit_checksum: checksum,
+            transmit_checksum_ipv6: checksum,
+            ..Offloads::default()
+        }
     }
 
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        consume: &mut dyn FnMut(&mut [u8], Checksum),
+        consume: &mut dyn FnMut(&mut [u8], Received),
     ) -> Poll<Result<(), NicError>> {
         // A device that has nothing but unfit frames must not keep us here for ever.
         for _ in 0..BUFFERS_MAX {

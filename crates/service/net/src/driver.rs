@@ -73,8 +73,8 @@ fn turn(
     let mut progress = false;
     // Frames before timers: an acknowledgement that is here already spares a retransmission.
     for _ in 0..BATCH_FRAMES {
-        let received = nic.poll_receive(cx, &mut |frame, checksum| {
-            engine.handle_frame(now, frame, frame_checksum(checksum));
+        let received = nic.poll_receive(cx, &mut |frame, received| {
+            engine.handle_frame(now, frame, frame_checksum(received.checksum));
         })?;
         if received.is_pending() {
             break;
@@ -89,6 +89,7 @@ fn turn(
         let sent = nic.poll_transmit(cx, &mut |buffer| {
             engine.poll_transmit(now, buffer).map(|transmit| Transmit {
                 len: transmit.len,
+                segmentation: None,
                 partial_checksum: transmit.partial_checksum.map(|sum| {
                     fata_device::nic::PartialChecksum { start: sum.start, offset: sum.offset }
                 }),

@@ -14,18 +14,18 @@ const GSO_NONE: u8 = 0;
 
 /// What the driver uses of the header of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Received {
+pub(super) struct Header {
     flags: u8,
     gso_type: u8,
     /// `num_buffers`: how many receive buffers the frame spans, if they are mergeable.
     pub(super) buffers: u16,
 }
 
-impl Received {
+impl Header {
     /// Reads the header in front of `bytes`; `None` if they are too few.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let header = bytes.first_chunk::<HEADER_LEN>()?;
-        Some(Received {
+        Some(Header {
             flags: header[0],
             gso_type: header[1],
             buffers: u16::from_le_bytes([header[10], header[11]]),
@@ -81,15 +81,15 @@ mod tests {
         let mut bytes = [0; HEADER_LEN];
         bytes[0] = 1;
         bytes[10..].copy_from_slice(&[3, 1]);
-        let header = Received::read(&bytes).unwrap();
+        let header = Header::read(&bytes).unwrap();
         assert_eq!(header.buffers, 0x103);
         assert!(header.is_plain());
         assert_eq!(header.checksum(true), Checksum::Blank);
         assert_eq!(header.checksum(false), Checksum::Unverified);
         bytes[0] = 2;
-        assert_eq!(Received::read(&bytes).unwrap().checksum(true), Checksum::Verified);
+        assert_eq!(Header::read(&bytes).unwrap().checksum(true), Checksum::Verified);
         bytes[1] = 1;
-        assert!(!Received::read(&bytes).unwrap().is_plain());
-        assert_eq!(Received::read(&bytes[..11]), None);
+        assert!(!Header::read(&bytes).unwrap().is_plain());
+        assert_eq!(Header::read(&bytes[..11]), None);
     }
 }

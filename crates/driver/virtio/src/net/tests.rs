@@ -4,6 +4,7 @@ use crate::model::{Bus, Model, Spec, probe};
 use crate::{Device, Options};
 use core::sync::atomic::Ordering;
 use core::task::Waker;
+use fata_device::Checksum;
 use fata_device::contract::Wire;
 use fata_device::nic::PartialChecksum;
 
@@ -30,8 +31,8 @@ fn without(features: u64) -> Spec {
 fn receive(net: &mut VirtioNet) -> Poll<Result<(Vec<u8>, Checksum), NicError>> {
     let mut cx = Context::from_waker(Waker::noop());
     let mut got = None;
-    let polled = net.poll_receive(&mut cx, &mut |frame, checksum| {
-        got = Some((frame.to_vec(), checksum));
+    let polled = net.poll_receive(&mut cx, &mut |frame, said| {
+        got = Some((frame.to_vec(), said.checksum));
     });
     polled.map(|result| result.map(|()| got.expect("consume was called")))
 }
@@ -54,7 +55,7 @@ fn send(net: &mut VirtioNet, frame: &[u8]) -> Poll<Result<bool, NicError>> {
     let mut cx = Context::from_waker(Waker::noop());
     net.poll_transmit(&mut cx, &mut |buffer| {
         buffer[..frame.len()].copy_from_slice(frame);
-        Some(Transmit { len: frame.len(), partial_checksum: None })
+        Some(Transmit::complete(frame.len()))
     })
 }
 
@@ -160,7 +161,7 @@ fn checksums_are_offered_and_told() {
     let partial_checksum = Some(PartialChecksum { start: 34, offset: 16 });
     let sent = net.poll_transmit(&mut cx, &mut |buffer| {
         buffer[..60].fill(7);
-        Some(Transmit { len: 60, partial_checksum })
+        Some(Transmit { partial_checksum, ..Transmit::complete(60) })
     });
     assert_eq!(sent, Poll::Ready(Ok(true)));
     net.flush().unwrap();

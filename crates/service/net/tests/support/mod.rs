@@ -1,7 +1,7 @@
 //! Two stacks and the cable between them, in virtual time.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use fata_device::{Checksum, MacAddress, Nic, NicError, Offloads, Transmit};
+use fata_device::{MacAddress, Nic, NicError, Offloads, Received, Transmit};
 use fata_net::{AddressConfig, Config, Stack};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -93,7 +93,7 @@ impl Nic for CableEnd {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        consume: &mut dyn FnMut(&mut [u8], Checksum),
+        consume: &mut dyn FnMut(&mut [u8], Received),
     ) -> Poll<Result<(), NicError>> {
         self.check()?;
         self.sent.lock().unwrap().turns += 1;
@@ -112,7 +112,7 @@ impl Nic for CableEnd {
         }
         match frame {
             Some(mut frame) => {
-                consume(&mut frame, Checksum::Unverified);
+                consume(&mut frame, Received::UNVERIFIED);
                 Poll::Ready(Ok(()))
             }
             None => Poll::Pending,
