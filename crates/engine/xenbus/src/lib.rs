@@ -66,6 +66,12 @@ pub trait Memory {
     fn copy_out(&self, offset: usize, into: &mut [u8]);
     /// Copies into the memory.
     fn copy_in(&self, offset: usize, bytes: &[u8]);
+    /// Sets bits of a byte that the other end changes too, in one step that nothing of its comes
+    /// between; returns the byte as it was. A full barrier, as [`barrier`](Memory::barrier).
+    fn fetch_or_u8(&self, offset: usize, bits: u8) -> u8;
+    /// Keeps only `bits` of a byte that the other end changes too, in one step that nothing of its
+    /// comes between; returns the byte as it was. A full barrier, as [`barrier`](Memory::barrier).
+    fn fetch_and_u8(&self, offset: usize, bits: u8) -> u8;
     /// All that was stored before is visible to the other end before anything stored or loaded
     /// after (Xen's `xen_mb`).
     fn barrier(&self);
