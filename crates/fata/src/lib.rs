@@ -28,8 +28,8 @@
 //! }
 //! ```
 //!
-//! `fata run` runs it as a Unix process, `fata run -t virtio` boots it in QEMU; the source does not
-//! change. The struct becomes the image's **manifest**, which `fata describe` prints.
+//! `fata run` runs it as a Unix process, `fata run -t virtio` boots it in QEMU, `fata run -t xen` on
+//! Xen; the source does not change. The struct becomes the image's **manifest**, which `fata describe` prints.
 //!
 //! Clock, entropy and logs are not devices. They are ambient, through what Rust programs use
 //! already: [`std::time`], `tokio::time`, `getrandom`, `tracing` (with `FATA_LOG=debug` among the
@@ -37,13 +37,22 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod channel;
+mod clients;
+mod export;
+mod interface;
 mod log;
+mod shutdown;
 pub mod system;
 pub mod wiring;
 
 pub use block::Block;
+pub use channel::{Channel, ChannelStream};
+pub use clients::{Client, Clients};
+pub use export::Export;
 pub use fata_macros::{Devices, main};
 pub use fata_net::{Stack, TcpListener, TcpStream, UdpSocket};
+pub use interface::Interface;
 pub use wiring::{Argument, Device, Devices};
 
 /// The device traits, for programs and libraries that are generic over devices.

@@ -14,8 +14,16 @@ pub fn memory() -> Option<Memory> {
     implementation::memory()
 }
 
-/// The target that the program was built for: `unix` or `virtio`.
+/// The target that the program was built for: `unix`, `virtio` or `xen`.
 pub const TARGET: &str = crate::wiring::TARGET;
+
+/// Waits until the host asks the program to end (`xl shutdown`).
+///
+/// A program that has not called this is ended at once when the host asks, as if its `main` had
+/// returned; one that has is given 30 s. On targets whose hosts do not ask it waits for ever.
+pub async fn shutdown_requested() {
+    crate::shutdown::requested().await;
+}
 
 #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
 mod implementation {
@@ -34,7 +42,7 @@ mod implementation {
     }
 }
 
-#[cfg(fata_target = "virtio")]
+#[cfg(any(fata_target = "virtio", fata_target = "xen"))]
 mod implementation {
     use super::Memory;
     use fata_machine::memory;

@@ -2,14 +2,16 @@
 //!
 //! `#[derive(Devices)]` describes a program as a [`Program`] and knows how to take its devices out
 //! of a [`Wiring`]; `#[fata::main]` calls [`run`]. Which drivers a wiring has is the target's
-//! affair: `unix.rs` knows the host's sockets and files, `virtio.rs` the machine's devices. A
-//! program cannot make a [`Wiring`], so it cannot open a device that its manifest does not name.
+//! affair: `unix.rs` knows the host's sockets and files, `virtio.rs` and `xen.rs` the machine's
+//! devices. A program cannot make a [`Wiring`], so it cannot open a device that its manifest does not name.
 //!
 //! Programs have no business here; the module is public because the macros write code that is.
 
 mod argument;
 mod arguments;
 mod help;
+#[cfg(any(fata_target = "virtio", fata_target = "xen"))]
+mod machine;
 mod run;
 mod spec;
 mod stack_config;
@@ -19,6 +21,9 @@ mod stack_config;
 mod target;
 #[cfg(fata_target = "virtio")]
 #[path = "virtio.rs"]
+mod target;
+#[cfg(fata_target = "xen")]
+#[path = "xen.rs"]
 mod target;
 
 pub use argument::Argument;
@@ -62,13 +67,15 @@ impl Wiring {
 }
 
 /// A type that a program can have as a device: [`fata::Stack`](crate::Stack),
-/// [`fata::Block`](crate::Block).
+/// [`fata::Interface`](crate::Interface), [`fata::Clients`](crate::Clients),
+/// [`fata::Block`](crate::Block), [`fata::Export`](crate::Export),
+/// [`fata::Channel`](crate::Channel).
 ///
 /// Sealed: a device is what a target's wiring can open.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no device",
     label = "no device",
-    note = "devices are `fata::Stack` and `fata::Block`; for a value from the command line write `#[fata(arg)]` above the field"
+    note = "devices are `fata::Stack`, `Interface`, `Clients`, `Block`, `Export` and `Channel`; for a value from the command line write `#[fata(arg)]` above the field"
 )]
 pub trait Device: sealed::Sealed + Sized {
     /// What the manifest calls it.
@@ -108,7 +115,11 @@ pub trait Device: sealed::Sealed + Sized {
 mod sealed {
     pub trait Sealed {}
     impl Sealed for crate::Stack {}
+    impl Sealed for crate::Interface {}
+    impl Sealed for crate::Clients {}
     impl Sealed for crate::Block {}
+    impl Sealed for crate::Export {}
+    impl Sealed for crate::Channel {}
     impl<D: Sealed> Sealed for Option<D> {}
 }
 
@@ -125,15 +136,28 @@ impl Device for crate::Stack {
     }
 }
 
-impl Device for crate::Block {
-    const KIND: DeviceKind = DeviceKind::Block;
+/// The other kinds of devices: the target opens them, and nothing is left to do.
+macro_rules! devices {
+    ($($ty:ident $kind:ident $open:ident;)*) => {$(
+        impl Device for crate::$ty {
+            const KIND: DeviceKind = DeviceKind::$kind;
 
-    async fn take_attached(
-        wiring: &mut Wiring,
-        name: &'static str,
-    ) -> Result<Option<Self>, WiringError> {
-        wiring.target.block(name, &wiring.arguments).await
-    }
+            async fn take_attached(
+                wiring: &mut Wiring,
+                name: &'static str,
+            ) -> Result<Option<Self>, WiringError> {
+                wiring.target.$open(name, &wiring.arguments).await
+            }
+        }
+    )*};
+}
+
+devices! {
+    Interface Interface interface;
+    Clients Clients clients;
+    Block Block block;
+    Export Export export;
+    Channel Channel channel;
 }
 
 /// `None` when nothing is attached under the device's name.

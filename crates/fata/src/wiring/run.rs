@@ -3,7 +3,11 @@
 use super::arguments::{Arguments, WiringError};
 use super::spec::{Devices, Program};
 use super::{Wiring, help, target};
+use crate::shutdown;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::process::{ExitCode, Termination};
+use std::task::Poll;
 use std::time::Duration;
 
 /// Exit code of a program whose command line is wrong (as clap's).
@@ -49,7 +53,7 @@ where
     runtime.block_on(async {
         match wire::<D>(&start, program, entry).await {
             Ok(Some((devices, stacks))) => {
-                let code = main(devices).await.report();
+                let code = until_shutdown(main(devices)).await;
                 // What the program wrote last is still on its way.
                 for stack in stacks {
                     stack.drain(DRAIN_PATIENCE).await;
@@ -67,6 +71,17 @@ where
             }
         }
     })
+}
+
+/// The program's own end, or success when the host asked for it.
+async fn until_shutdown<R: Termination>(program: impl Future<Output = R>) -> ExitCode {
+    let mut program = pin!(program);
+    let mut enforced = pin!(shutdown::enforced());
+    poll_fn(|cx| match program.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(outcome.report()),
+        Poll::Pending => enforced.as_mut().poll(cx).map(|()| ExitCode::SUCCESS),
+    })
+    .await
 }
 
 /// Builds the devices; `None` if there was only help to print.
@@ -89,7 +104,7 @@ async fn wire<D: Devices>(
         print!("{}", help::text(start.package, program, &settings));
         return Ok(None);
     }
-    let target = target::Target::new(entry, program);
+    let target = target::Target::new(entry, program).await?;
     let mut wiring = Wiring { program, arguments, target, stacks: Vec::new() };
     let devices = D::take(&mut wiring).await?;
     Ok(Some((devices, wiring.stacks)))

@@ -31,16 +31,37 @@ pub struct DeviceSpec {
 pub enum DeviceKind {
     /// TCP, UDP and ICMP over a network interface.
     Stack,
+    /// A network interface: Ethernet frames.
+    Interface,
+    /// The interfaces of others, whom the program serves.
+    Clients,
     /// A disk.
     Block,
+    /// A disk that the program serves to others.
+    Export,
+    /// A byte stream to a neighbour on the same host.
+    Channel,
 }
 
 impl DeviceKind {
+    /// It is a network card of the machine's: cards are given out in the manifest's order.
+    #[cfg_attr(
+        not(any(fata_target = "virtio", fata_target = "xen")),
+        expect(dead_code, reason = "a process has no cards")
+    )]
+    pub(crate) const fn is_card(self) -> bool {
+        matches!(self, DeviceKind::Stack | DeviceKind::Interface)
+    }
+
     /// As the manifest writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
             DeviceKind::Stack => "stack",
+            DeviceKind::Interface => "interface",
+            DeviceKind::Clients => "clients",
             DeviceKind::Block => "block",
+            DeviceKind::Export => "export",
+            DeviceKind::Channel => "channel",
         }
     }
 }

@@ -9,6 +9,18 @@ use std::net::Ipv4Addr;
 /// Settings that every stack of ours has, whatever its interface, with their help.
 pub(super) const LIMITS_HELP: &str = "What the stack may use: NAME=NUMBER,…; see docs/limits.md";
 
+/// Settings of a stack over a card of the machine's, with their help.
+#[cfg_attr(
+    not(any(fata_target = "virtio", fata_target = "xen")),
+    expect(dead_code, reason = "a process has a choice of its own")
+)]
+pub(super) const SETTINGS: [(&str, &str); 4] = [
+    ("address", "dhcp, or A.B.C.D/LEN [default: dhcp]"),
+    ("gateway", "With a static address: the router's"),
+    ("dns", "With a static address: the resolver's"),
+    ("limits", LIMITS_HELP),
+];
+
 /// Builds the stack that the settings of device `name` describe, and starts its task.
 pub(super) fn spawn_stack(
     name: &str,

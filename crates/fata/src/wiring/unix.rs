@@ -3,12 +3,17 @@
 use super::arguments::{Arguments, WiringError};
 use super::spec::{DeviceKind, Program};
 use super::stack_config;
-use crate::{Block, Stack};
+use crate::channel::{self, Channel, ChannelStream};
+use crate::clients::{Client, Clients, Listed};
+use crate::{Block, Export, Interface, Stack};
 use fata_unix::{FileBlock, HostSockets, Tap};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 
 /// What the manifest calls this target.
@@ -41,14 +46,18 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
         DeviceKind::Block => {
             &[("file", "The file that holds the disk [required]"), ("read-only", "Refuse writes")]
         }
+        DeviceKind::Interface => &[("tap", "The TAP interface [required]")],
+        DeviceKind::Clients => &[("taps", "TAP interfaces, one for each client: NAME,NAME…")],
+        DeviceKind::Channel => &[("path", "The Unix socket [required]")],
+        DeviceKind::Export => &[],
     }
 }
 
 pub(super) struct Target;
 
 impl Target {
-    pub(super) fn new(_entry: Entry, _program: &Program) -> Self {
-        Target
+    pub(super) async fn new(_entry: Entry, _program: &Program) -> Result<Self, WiringError> {
+        Ok(Target)
     }
 
     /// The stack `name`; the host's sockets are always there.
@@ -61,6 +70,50 @@ impl Target {
             Some(interface) => over_tap(name, interface, arguments).map(Some),
             None => over_host(name, arguments).map(Some),
         }
+    }
+
+    /// The interface `name`, if a TAP interface was named for it.
+    pub(super) async fn interface(
+        &mut self,
+        name: &str,
+        arguments: &Arguments,
+    ) -> Result<Option<Interface>, WiringError> {
+        let Some(interface) = arguments.setting(name, "tap") else { return Ok(None) };
+        Ok(Some(Interface::new(open_tap(name, interface)?)))
+    }
+
+    /// A client for each TAP interface that was named.
+    pub(super) async fn clients(
+        &mut self,
+        name: &str,
+        arguments: &Arguments,
+    ) -> Result<Option<Clients>, WiringError> {
+        let Some(taps) = arguments.setting(name, "taps") else { return Ok(None) };
+        let mut clients = VecDeque::new();
+        for tap in taps.split(',').filter(|tap| !tap.is_empty()) {
+            let interface = Interface::new(open_tap(name, tap)?);
+            clients.push_back(Client { name: tap.to_string(), interface });
+        }
+        Ok(Some(Clients::new(Listed(clients))))
+    }
+
+    /// A process has no guests beside it.
+    pub(super) async fn export(
+        &mut self,
+        _: &str,
+        _: &Arguments,
+    ) -> Result<Option<Export>, WiringError> {
+        Ok(None)
+    }
+
+    /// The channel `name`, if a socket was named for it.
+    pub(super) async fn channel(
+        &mut self,
+        name: &str,
+        arguments: &Arguments,
+    ) -> Result<Option<Channel>, WiringError> {
+        let path = arguments.setting(name, "path");
+        Ok(path.map(|path| Channel::new(Socket { path: path.into() })))
     }
 
     /// The disk `name`, if a file was named for it.
@@ -84,6 +137,12 @@ impl Target {
             DeviceKind::Stack => "the host has no sockets".to_string(),
             DeviceKind::Block => {
                 format!("it needs a file: `--{name}.file=PATH`, or `fata run --block {name}=PATH`")
+            }
+            DeviceKind::Interface => format!("it needs a TAP interface: `--{name}.tap=INTERFACE`"),
+            DeviceKind::Clients => format!("it needs TAP interfaces: `--{name}.taps=NAME,NAME…`"),
+            DeviceKind::Channel => format!("it needs a Unix socket: `--{name}.path=PATH`"),
+            DeviceKind::Export => {
+                "a process serves disks to no guests; build the program for Xen".to_string()
             }
         }
     }
@@ -113,9 +172,62 @@ fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
 }
 
 fn over_tap(name: &str, interface: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
-    let tap = Tap::open(interface).map_err(|error| WiringError::Device {
+    stack_config::spawn_stack(name, Box::new(open_tap(name, interface)?), arguments)
+}
+
+fn open_tap(name: &str, interface: &str) -> Result<Tap, WiringError> {
+    Tap::open(interface).map_err(|error| WiringError::Device {
         name: name.to_string(),
         reason: format!("the TAP interface `{interface}` does not open: {error}"),
-    })?;
-    stack_config::spawn_stack(name, Box::new(tap), arguments)
+    })
+}
+
+/// A Unix socket as a [`Channel`].
+struct Socket {
+    path: PathBuf,
+}
+
+/// How often a socket that nobody serves yet is tried again.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+impl Socket {
+    fn explain(&self, doing: &str, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{doing} {}: {error}", self.path.display()))
+    }
+}
+
+impl channel::End for Socket {
+    fn accept(&self) -> channel::Opening<'_> {
+        Box::pin(async {
+            // A socket that an earlier process left would refuse the bind; one that is served is
+            // not ours to take.
+            if UnixStream::connect(&self.path).await.is_err() {
+                let _ = std::fs::remove_file(&self.path);
+            }
+            let failed = |error: io::Error| self.explain("serving", &error);
+            let listener = UnixListener::bind(&self.path).map_err(failed)?;
+            let (stream, _) = listener.accept().await.map_err(failed)?;
+            let _ = std::fs::remove_file(&self.path);
+            Ok(ChannelStream::new(stream))
+        })
+    }
+
+    fn connect(&self) -> channel::Opening<'_> {
+        Box::pin(async {
+            loop {
+                match UnixStream::connect(&self.path).await {
+                    Ok(stream) => return Ok(ChannelStream::new(stream)),
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                        ) =>
+                    {
+                        tokio::time::sleep(CONNECT_PAUSE).await;
+                    }
+                    Err(error) => return Err(self.explain("connecting to", &error)),
+                }
+            }
+        })
+    }
 }

@@ -2,14 +2,12 @@
 
 use super::arguments::{Arguments, WiringError};
 use super::spec::{DeviceKind, Program};
-use super::stack_config;
-use crate::{Block, Stack};
-use fata_machine::{backtrace, console, devices, entropy, idle, memory, time};
-use fata_virtio::{BlockOptions, DeviceType, NetOptions, ProbeError, Slot, VirtioBlock};
+use super::{machine, stack_config};
+use crate::clients::{Client, Clients, Listed};
+use crate::{Block, Channel, Export, Interface, Stack};
+use fata_machine::{console, devices, entropy, memory, time};
+use fata_virtio::{BlockOptions, DeviceType, NetOptions, ProbeError, Slot, VirtioBlock, VirtioNet};
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
 
 /// What the manifest calls this target.
 pub const TARGET: &str = "virtio";
@@ -17,12 +15,6 @@ pub const TARGET: &str = "virtio";
 /// How long the machine waits for its entropy device at start. A host answers in microseconds, or
 /// has nothing to give.
 const ENTROPY_TIMEOUT_NANOS: u64 = 200_000_000;
-
-/// How long a device's interrupt waits at most while the program keeps the CPU busy.
-const BACKSTOP_MIN: Duration = Duration::from_millis(1);
-/// How long it waits at most when the program begins to: sixteen wake-ups a second, a thousandth of
-/// a core under emulation, are what this costs an idle machine.
-const BACKSTOP_MAX: Duration = Duration::from_millis(64);
 
 /// The machine's devices, found before the program's first random number is drawn.
 pub(super) struct Entry {
@@ -38,13 +30,7 @@ struct Found {
 }
 
 pub(super) fn enter() -> Entry {
-    std::panic::set_hook(Box::new(|panic| {
-        eprintln!("fata: {panic}");
-        backtrace::print();
-    }));
-    if std::env::var("FATA_BOOT_TIMES").is_ok() {
-        println!("fata: main after {} us", time::since_entry_nanos() / 1000);
-    }
+    machine::enter();
     let mut entry = Entry { nics: VecDeque::new(), disks: Vec::new() };
     let mut slots = devices::virtio_mmio();
     // QEMU names them from the last to the first; an interface's place in the manifest is its place
@@ -59,6 +45,17 @@ pub(super) fn enter() -> Entry {
         entry.add(place, fata_virtio::pci::find(function));
     }
     entry
+}
+
+impl Found {
+    /// Starts the driver of a card, for the device `name`.
+    fn start_net(self, name: &str) -> Result<VirtioNet, WiringError> {
+        let options = NetOptions::for_memory(memory::total_bytes());
+        self.slot.start_net(&options).map_err(|error| WiringError::Device {
+            name: name.to_string(),
+            reason: format!("{}: {error}", self.place),
+        })
+    }
 }
 
 impl Entry {
@@ -103,26 +100,21 @@ fn seed(slot: Slot) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_time().build()
-}
+pub(super) use machine::runtime;
 
 /// The settings of a device of `kind`, with their help.
 pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static str)] {
     match kind {
-        DeviceKind::Stack => &[
-            ("address", "dhcp, or A.B.C.D/LEN [default: dhcp]"),
-            ("gateway", "With a static address: the router's"),
-            ("dns", "With a static address: the resolver's"),
-            ("limits", stack_config::LIMITS_HELP),
-        ],
-        DeviceKind::Block => &[],
+        DeviceKind::Stack => &stack_config::SETTINGS,
+        _ => &[],
     }
 }
 
 pub(super) struct Target {
-    /// One interface for each stack of the manifest, in bus order; taken when its stack is.
+    /// One card for each stack and interface of the manifest, in bus order; taken when that is.
     nics: BTreeMap<&'static str, Found>,
+    /// The cards that the manifest does not name.
+    others: Vec<Found>,
     /// Disks that nobody has asked for their names yet.
     unnamed: Vec<Found>,
     /// Disks by their serials.
@@ -130,14 +122,20 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(mut entry: Entry, program: &'static Program) -> Self {
-        let stacks = program.devices.iter().filter(|spec| spec.kind == DeviceKind::Stack);
-        let nics = stacks.map_while(|spec| Some((spec.name, entry.nics.pop_front()?))).collect();
-        for Found { place, .. } in entry.nics {
-            eprintln!("fata: {place}: a network interface that the manifest does not name");
+    pub(super) async fn new(
+        mut entry: Entry,
+        program: &'static Program,
+    ) -> Result<Self, WiringError> {
+        let cards = program.devices.iter().filter(|spec| spec.kind.is_card());
+        let nics = cards.map_while(|spec| Some((spec.name, entry.nics.pop_front()?))).collect();
+        if !program.devices.iter().any(|spec| spec.kind == DeviceKind::Clients) {
+            for Found { place, .. } in &entry.nics {
+                eprintln!("fata: {place}: a network interface that the manifest does not name");
+            }
         }
-        tokio::spawn(backstop());
-        Target { nics, unnamed: entry.disks, disks: BTreeMap::new() }
+        tokio::spawn(machine::backstop());
+        let others = entry.nics.into();
+        Ok(Target { nics, others, unnamed: entry.disks, disks: BTreeMap::new() })
     }
 
     /// The stack `name`, if the machine has an interface for it.
@@ -146,13 +144,52 @@ impl Target {
         name: &str,
         arguments: &Arguments,
     ) -> Result<Option<Stack>, WiringError> {
-        let Some(Found { place, slot }) = self.nics.remove(name) else { return Ok(None) };
-        let options = NetOptions::for_memory(memory::total_bytes());
-        let nic = slot.start_net(&options).map_err(|error| WiringError::Device {
-            name: name.to_string(),
-            reason: format!("{place}: {error}"),
-        })?;
+        let Some(found) = self.nics.remove(name) else { return Ok(None) };
+        let nic = found.start_net(name)?;
         stack_config::spawn_stack(name, Box::new(nic), arguments).map(Some)
+    }
+
+    /// The interface `name`, if the machine has a card for it.
+    pub(super) async fn interface(
+        &mut self,
+        name: &str,
+        _: &Arguments,
+    ) -> Result<Option<Interface>, WiringError> {
+        let Some(found) = self.nics.remove(name) else { return Ok(None) };
+        Ok(Some(Interface::new(found.start_net(name)?)))
+    }
+
+    /// A client for each card that is left.
+    pub(super) async fn clients(
+        &mut self,
+        name: &str,
+        _: &Arguments,
+    ) -> Result<Option<Clients>, WiringError> {
+        let mut clients = VecDeque::new();
+        for found in std::mem::take(&mut self.others) {
+            let place = found.place.clone();
+            let interface = Interface::new(found.start_net(name)?);
+            clients.push_back(Client { name: place, interface });
+        }
+        Ok(Some(Clients::new(Listed(clients))))
+    }
+
+    /// There are no guests beside this one.
+    pub(super) async fn export(
+        &mut self,
+        _: &str,
+        _: &Arguments,
+    ) -> Result<Option<Export>, WiringError> {
+        Ok(None)
+    }
+
+    /// There are no guests beside this one.
+    pub(super) async fn channel(
+        &mut self,
+        _: &str,
+        _: &Arguments,
+    ) -> Result<Option<Channel>, WiringError> {
+        Ok(None)
     }
 
     /// The disk `name`, if the machine has it.
@@ -178,9 +215,15 @@ impl Target {
     /// Why the device `name` is missing, and what to do.
     pub(super) fn missing(&self, name: &str, kind: DeviceKind) -> String {
         match kind {
-            DeviceKind::Stack => "the machine has too few network interfaces: attach a virtio-net \
-                                  for each stack of the manifest, in its order"
-                .to_string(),
+            DeviceKind::Stack | DeviceKind::Interface => {
+                "the machine has too few network interfaces: attach a virtio-net for each stack \
+                 and interface of the manifest, in their order"
+                    .to_string()
+            }
+            DeviceKind::Clients => "the machine has no network interfaces to spare".to_string(),
+            DeviceKind::Export | DeviceKind::Channel => {
+                "a virtio machine knows no guests beside it; build the program for Xen".to_string()
+            }
             DeviceKind::Block => {
                 let others: Vec<String> =
                     self.disks.keys().map(|serial| format!("`{serial}`")).collect();
@@ -199,22 +242,4 @@ async fn named_disk(slot: Slot) -> Result<(String, VirtioBlock), String> {
     let disk = slot.start_block(&BlockOptions::default()).map_err(|error| error.to_string())?;
     let serial = disk.serial().await.map_err(|error| error.to_string())?;
     Ok((serial, disk))
-}
-
-/// Delivers interrupts while the CPU is busy.
-///
-/// Interrupts are delivered when the machine goes idle and when it leaves idleness. A program that
-/// always has something to do would keep devices waiting for ever; so this task looks, every
-/// millisecond as long as it never finds that the machine was idle meanwhile, and otherwise less and
-/// less often, so that an idle machine stays idle.
-async fn backstop() {
-    let mut pause = BACKSTOP_MIN;
-    loop {
-        let seen = idle::times_idle();
-        tokio::time::sleep(pause).await;
-        idle::deliver_interrupts();
-        // Its own sleep makes an idle machine idle once more; so, on such a machine, it backs off.
-        let was_idle = idle::times_idle() != seen;
-        pause = if was_idle { (pause * 2).min(BACKSTOP_MAX) } else { BACKSTOP_MIN };
-    }
 }
