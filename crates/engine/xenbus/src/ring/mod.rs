@@ -3,6 +3,8 @@
 //! [`core`] is the ring itself (Xen's `io/ring.h`), both ends; beside it stand the entries of each
 //! protocol, which are plain codecs, and what a sequence of entries may say.
 
+pub mod block;
+pub mod bytes;
 pub mod core;
 
 #[cfg(test)]
