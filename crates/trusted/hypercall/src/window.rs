@@ -6,6 +6,7 @@
 
 use core::arch::asm;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of a page: what grants and mappings are counted in.
 pub const PAGE_BYTES: usize = 4096;
@@ -42,6 +43,12 @@ pub trait Window {
     fn store_u32(&self, offset: usize, value: u32);
     /// Stores eight bytes, once.
     fn store_u64(&self, offset: usize, value: u64);
+    /// Sets bits of a byte that the other domain changes too, in one step (`lock or`); returns the
+    /// byte as it was. A full barrier.
+    fn fetch_or_u8(&self, offset: usize, bits: u8) -> u8;
+    /// Keeps only `bits` of a byte that the other domain changes too, in one step (`lock and`);
+    /// returns the byte as it was. A full barrier.
+    fn fetch_and_u8(&self, offset: usize, bits: u8) -> u8;
     /// Copies out of the window; fast.
     fn copy_out(&self, offset: usize, into: &mut [u8]);
     /// Copies into the window; fast.
@@ -130,6 +137,24 @@ impl Memory {
         load_u16 store_u16 u16;
         load_u32 store_u32 u32;
         load_u64 store_u64 u64;
+    }
+
+    #[inline]
+    pub(crate) fn fetch_or_u8(&self, offset: usize, bits: u8) -> u8 {
+        self.atomic(offset, |byte| byte.fetch_or(bits, Ordering::SeqCst))
+    }
+
+    #[inline]
+    pub(crate) fn fetch_and_u8(&self, offset: usize, bits: u8) -> u8 {
+        self.atomic(offset, |byte| byte.fetch_and(bits, Ordering::SeqCst))
+    }
+
+    #[inline]
+    fn atomic(&self, offset: usize, act: impl FnOnce(&AtomicU8) -> u8) -> u8 {
+        // SAFETY: `place` checked that the byte is in the pages, which stay while `self` does. The
+        // other domain changes it in the same way; that it might also store plainly is what every
+        // access to the window lives with.
+        act(unsafe { AtomicU8::from_ptr(self.place(offset, 1)) })
     }
 
     #[inline]
@@ -267,6 +292,14 @@ macro_rules! window {
                 load_u16 store_u16 u16;
                 load_u32 store_u32 u32;
                 load_u64 store_u64 u64;
+            }
+            #[inline]
+            fn fetch_or_u8(&self, offset: usize, bits: u8) -> u8 {
+                self.memory().fetch_or_u8(offset, bits)
+            }
+            #[inline]
+            fn fetch_and_u8(&self, offset: usize, bits: u8) -> u8 {
+                self.memory().fetch_and_u8(offset, bits)
             }
             #[inline]
             fn copy_out(&self, offset: usize, into: &mut [u8]) {
