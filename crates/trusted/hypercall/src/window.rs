@@ -68,7 +68,11 @@ enum Pages {
     Contiguous(NonNull<u8>),
     /// Each on its own: how a test's process maps another domain's pages.
     #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
-    Scattered(alloc::vec::Vec<NonNull<u8>>),
+    Scattered {
+        pages: alloc::vec::Vec<NonNull<u8>>,
+        /// Storing would be a page fault on a real Xen; in a test's process it would succeed.
+        writable: bool,
+    },
 }
 
 // SAFETY: nothing in it is tied to a thread; whoever made it answers for the pages (see `new`).
@@ -90,6 +94,7 @@ macro_rules! accessors {
 
         #[inline]
         pub(crate) fn $store(&self, offset: usize, value: $type) {
+            self.assert_writable();
             let to = self.place(offset, size_of::<$type>());
             // SAFETY: as for loading.
             unsafe { to.cast::<$type>().write_volatile(value.to_le()) };
@@ -113,10 +118,19 @@ impl Memory {
     /// # Safety
     /// As for [`Memory::contiguous`], for [`PAGE_BYTES`] from each pointer on.
     #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
-    #[allow(dead_code, reason = "until the simulation maps")]
-    pub(crate) unsafe fn scattered(pages: alloc::vec::Vec<NonNull<u8>>) -> Self {
+    pub(crate) unsafe fn scattered(pages: alloc::vec::Vec<NonNull<u8>>, writable: bool) -> Self {
         let len = pages.len() * PAGE_BYTES;
-        Memory { pages: Pages::Scattered(pages), len }
+        Memory { pages: Pages::Scattered { pages, writable }, len }
+    }
+
+    /// Panics where an image would fault.
+    #[inline]
+    fn assert_writable(&self) {
+        #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
+        assert!(
+            !matches!(self.pages, Pages::Scattered { writable: false, .. }),
+            "a store to pages that were mapped to be read"
+        );
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -128,7 +142,7 @@ impl Memory {
         match &self.pages {
             Pages::Contiguous(base) => *base,
             #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
-            Pages::Scattered(pages) => pages[0],
+            Pages::Scattered { pages, .. } => pages[0],
         }
     }
 
@@ -151,6 +165,7 @@ impl Memory {
 
     #[inline]
     fn atomic(&self, offset: usize, act: impl FnOnce(&AtomicU8) -> u8) -> u8 {
+        self.assert_writable();
         // SAFETY: `place` checked that the byte is in the pages, which stay while `self` does. The
         // other domain changes it in the same way; that it might also store plainly is what every
         // access to the window lives with.
@@ -167,6 +182,7 @@ impl Memory {
 
     #[inline]
     pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        self.assert_writable();
         self.runs(offset, bytes.len(), |to, at, count| {
             // SAFETY: as in `copy_out`.
             unsafe { copy(bytes.as_ptr().add(at), to, count) };
@@ -181,7 +197,7 @@ impl Memory {
             // SAFETY: in the pages, as just checked.
             Pages::Contiguous(base) => each(unsafe { base.as_ptr().add(offset) }, 0, len),
             #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
-            Pages::Scattered(_) => {
+            Pages::Scattered { .. } => {
                 let mut done = 0;
                 while done < len {
                     let at = offset + done;
@@ -205,7 +221,7 @@ impl Memory {
             Pages::Contiguous(base) => unsafe { base.as_ptr().add(offset) },
             #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]
             // SAFETY: an aligned access does not cross the end of its page.
-            Pages::Scattered(pages) => unsafe {
+            Pages::Scattered { pages, .. } => unsafe {
                 pages[offset / PAGE_BYTES].as_ptr().add(offset % PAGE_BYTES)
             },
         }

@@ -105,8 +105,10 @@ impl Half for Domain {
         let (pages, mapping) = self.call(|world| world.map(self.id, remote, refs, access))?;
         // SAFETY: the granter's pages stay allocated until `end_access` has said true, which it does
         // not while the mapping counts. The granter has no reference to them if it lets others
-        // write; if it does not, `crate::Mapped` refuses to store.
-        Ok((unsafe { Memory::scattered(pages) }, mapping))
+        // write; if it does not, the memory
+        // was asked for to be read, and refuses to store.
+        let memory = unsafe { Memory::scattered(pages, access == Access::ReadWrite) };
+        Ok((memory, mapping))
     }
 
     fn unmap(&self, mapping: Mapping) {

@@ -47,16 +47,14 @@ impl GrantTable {
     ///
     /// Pages of the dead one that are still mapped stay: its drivers may ask for them.
     pub(super) fn successor(&self) -> GrantTable {
-        let kept = self.grants.iter().filter(|(&grant, _)| grant.0 >= FIRST);
+        let kept = self.grants.iter().filter(|(grant, _)| grant.0 >= FIRST);
         let grants = kept.map(|(&grant, entry)| (grant, Grant { ..*entry })).collect();
         GrantTable { grants, next: self.next }
     }
 
     pub(super) fn insert_reserved(&mut self, grant: GrantRef, remote: DomainId, page: SharedPage) {
-        self.grants.insert(
-            grant,
-            Grant { page, remote, access: Access::ReadWrite, maps: 0, valid: true },
-        );
+        self.grants
+            .insert(grant, Grant { page, remote, access: Access::ReadWrite, maps: 0, valid: true });
     }
 
     pub(super) fn mappings(&self) -> usize {
@@ -85,9 +83,8 @@ impl GrantTable {
         access: Access,
     ) -> Result<&mut Grant, i16> {
         let entry = self.grants.get_mut(&grant);
-        let entry = entry
-            .filter(|entry| entry.valid && entry.remote == user)
-            .ok_or(BAD_REFERENCE)?;
+        let entry =
+            entry.filter(|entry| entry.valid && entry.remote == user).ok_or(BAD_REFERENCE)?;
         if access == Access::ReadWrite && entry.access == Access::ReadOnly {
             return Err(PERMISSION_DENIED);
         }
@@ -114,12 +111,15 @@ impl State {
         let domain = self.domains.get_mut(&id).ok_or(no_memory)?;
         let (valid, limit) = (domain.alive, domain.limits.grants);
         let table = &mut domain.grants;
-        if table.grants.len() + FIRST as usize > limit {
+        // Two of the reserved entries are in the list.
+        if table.grants.len() + FIRST as usize - 2 >= limit {
             return Err(no_memory);
         }
         let grant = GrantRef(table.next);
         table.next += 1;
-        table.grants.insert(grant, Grant { page: SharedPage(page), remote, access, maps: 0, valid });
+        table
+            .grants
+            .insert(grant, Grant { page: SharedPage(page), remote, access, maps: 0, valid });
         Ok(grant)
     }
 

@@ -169,7 +169,7 @@ impl World {
         };
         state.domains.insert(id, domain);
         drop(state);
-        Hypervisor::on(Domain::new(self.clone(), id))
+        Hypervisor::new(Domain::new(self.clone(), id))
     }
 
     /// How the daemons in domain 0 reach the domain's special pages.

@@ -11,7 +11,7 @@ fn memories(pages: &mut [Page; 2]) -> (Memory, Memory) {
     // SAFETY: the test's pages outlive both values and are not looked at meanwhile.
     unsafe {
         let second = base.add(PAGE_BYTES);
-        (Memory::contiguous(base, 2 * PAGE_BYTES), Memory::scattered(vec![second, base]))
+        (Memory::contiguous(base, 2 * PAGE_BYTES), Memory::scattered(vec![second, base], true))
     }
 }
 
