@@ -203,6 +203,11 @@ impl Reader {
         Ok(available as usize)
     }
 
+    /// How many of the bytes that were there at the last look have not been read. Loads nothing.
+    pub fn known(&self) -> usize {
+        self.prod.wrapping_sub(self.cons) as usize
+    }
+
     /// Reads up to `into.len()` bytes and gives their room back to the writer; returns how many.
     ///
     /// # Errors
@@ -213,7 +218,7 @@ impl Reader {
         data: &impl Memory,
         into: &mut [u8],
     ) -> Result<usize, IndexError> {
-        let known = self.prod.wrapping_sub(self.cons) as usize;
+        let known = self.known();
         let available = if known >= into.len() { known } else { self.available(counts)? };
         let count = into.len().min(available);
         let (into, _) = into.split_at_mut(count);

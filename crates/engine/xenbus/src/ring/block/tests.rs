@@ -181,7 +181,7 @@ fn an_answer_to_what_was_not_asked_is_a_named_error() {
         front.push(&read_of(&[PAGE]));
         front.publish();
         for (id, operation) in answers {
-            back.take().unwrap().expect("two requests");
+            assert!(back.take().unwrap().expect("two requests").2.is_ok());
             back.answer(*id, *operation, Status::Okay);
         }
         back.publish();
