@@ -28,6 +28,7 @@ fn host(address: Ipv4Addr) -> Engine {
         address: AddressConfig::Static { address, prefix_len: 24, gateway: None, dns: vec![] },
         secret: [last; 32],
         transmit_checksum_offload: false,
+        segmented_frame_bytes_max: 0,
         limits: Limits::default(),
     };
     Engine::new(config, Instant::ZERO).expect("a sound configuration")

@@ -2,6 +2,7 @@
 //!
 //! Every limit is a number with a reason. A limit that was reached shows in [`Counters`](crate::Counters).
 
+use crate::wire::ethernet;
 use core::fmt;
 use core::time::Duration;
 use std::net::Ipv4Addr;
@@ -243,6 +244,11 @@ pub struct Config {
     /// The device finishes the checksums of TCP and UDP
     /// ([`Transmit::partial_checksum`](crate::Transmit::partial_checksum)).
     pub transmit_checksum_offload: bool,
+    /// Length of the longest frame of TCP over IPv4 that the device cuts into segments
+    /// ([`Transmit::mss`](crate::Transmit::mss)), in bytes from the Ethernet header on; 0 if it
+    /// cuts none. Means nothing without `transmit_checksum_offload`; more than 65,549 bytes (an IP
+    /// packet's most) are never asked of it.
+    pub segmented_frame_bytes_max: usize,
     /// Ceilings.
     pub limits: Limits,
 }
@@ -255,6 +261,7 @@ impl fmt::Debug for Config {
             .field("mtu", &self.mtu)
             .field("address", &self.address)
             .field("transmit_checksum_offload", &self.transmit_checksum_offload)
+            .field("segmented_frame_bytes_max", &self.segmented_frame_bytes_max)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -314,6 +321,17 @@ pub(crate) fn is_host_address(address: Ipv4Addr) -> bool {
 }
 
 impl Config {
+    /// Length of the longest frame that may be left to the device to cut; 0 for none.
+    pub(crate) fn segmented_frame_bytes(&self) -> usize {
+        let most = self.segmented_frame_bytes_max.min(ethernet::HEADER_LEN + MTU_MAX);
+        // It must be worth it: else a frame is cut here, by sending less.
+        if self.transmit_checksum_offload && most > ethernet::HEADER_LEN + self.mtu {
+            most
+        } else {
+            0
+        }
+    }
+
     /// Checks every field.
     ///
     /// # Errors

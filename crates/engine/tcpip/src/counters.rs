@@ -159,10 +159,15 @@ counters! {
 
     /// TCP segments whose checksum is wrong.
     dropped_tcp_checksum,
-    /// TCP segments received, those with a wrong checksum not counted.
+    /// TCP segments received, those with a wrong checksum not counted; those that came in one frame
+    /// counted one by one.
     tcp_segments_received,
-    /// TCP segments sent.
+    /// TCP segments sent; those that the device cuts counted one by one.
     tcp_segments_sent,
+    /// Frames of several TCP segments, received or looped back.
+    tcp_large_frames_received,
+    /// Frames of several TCP segments, sent for the device to cut.
+    tcp_large_frames_sent,
     /// TCP segments cut short, or with a port or a header length that is impossible.
     dropped_tcp_malformed,
     /// TCP segments to a port that nobody listens on, or of no connection to one that somebody does.

@@ -18,13 +18,14 @@ use crate::dhcp;
 use crate::event::{Event, Events};
 use crate::icmp::{IcmpError, Limiters};
 use crate::neighbour::Neighbours;
-use crate::output::{Identifications, Packet, Queue};
+use crate::output::{Identifications, PAYLOAD_START, Packet, Queue};
 use crate::reassembly::Reassembly;
 use crate::secret::{Keys, Purpose};
 use crate::tcp::Tcp;
 use crate::time::Instant;
 use crate::udp::Udp;
 use crate::wire::ipv4;
+use core::num::NonZeroU16;
 use std::net::IpAddr;
 
 /// What the device says of the transport checksum of a frame that it received.
@@ -46,6 +47,17 @@ pub struct Transmit {
     /// Where the device must finish a checksum; only with
     /// [`Config::transmit_checksum_offload`].
     pub partial_checksum: Option<PartialChecksum>,
+    /// The device must cut the frame into TCP segments with so many bytes of payload each (the last
+    /// with what is left); only up to [`Config::segmented_frame_bytes_max`], and together with
+    /// `partial_checksum`.
+    pub mss: Option<NonZeroU16>,
+}
+
+impl Transmit {
+    /// An ordinary frame of `len` bytes, complete as it stands.
+    pub(crate) const fn complete(len: usize) -> Self {
+        Transmit { len, partial_checksum: None, mss: None }
+    }
 }
 
 /// A checksum left to the device: the complement of the sum of the frame from `start` to its end,
@@ -66,6 +78,8 @@ pub struct Engine {
     /// The largest IP packet in bytes.
     mtu: usize,
     transmit_checksum_offload: bool,
+    /// Length of the longest frame that the device cuts; 0 if it cuts none.
+    segmented_frame_bytes: usize,
     /// `None` until DHCP gives an address.
     lease: Option<Lease>,
     arp: arp::Arp,
@@ -103,6 +117,7 @@ impl Engine {
             mac: config.mac,
             mtu: config.mtu,
             transmit_checksum_offload: config.transmit_checksum_offload,
+            segmented_frame_bytes: config.segmented_frame_bytes(),
             lease: None,
             arp: arp::Arp::default(),
             neighbours: Neighbours::new(limits, keys.key(Purpose::NeighbourTable)),
@@ -117,7 +132,12 @@ impl Engine {
             is_udps_turn: false,
             events: Events::default(),
             counters: Counters::default(),
-            tcp: Tcp::new(limits, keys.clone(), config.mtu),
+            tcp: Tcp::new(
+                limits,
+                keys.clone(),
+                config.mtu,
+                config.segmented_frame_bytes().saturating_sub(PAYLOAD_START),
+            ),
         };
         match config.address {
             AddressConfig::Static { address, prefix_len, gateway, dns } => {
@@ -226,7 +246,7 @@ impl Engine {
 
     /// Tells TCP that a neighbour did not answer, as a router would (RFC 1122 §2.3.2.2).
     fn report_failed_neighbours(&mut self, now: Instant) {
-        while let Some(Packet { header, payload }) = self.neighbours.take_failed() {
+        while let Some(Packet { header, payload, .. }) = self.neighbours.take_failed() {
             if header.protocol == ipv4::PROTOCOL_TCP {
                 self.tcp.handle_icmp_error(
                     now,

@@ -31,6 +31,7 @@ mod neighbour;
 mod output;
 mod reassembly;
 mod secret;
+pub mod segment;
 #[cfg(test)]
 mod simulation;
 mod socket;

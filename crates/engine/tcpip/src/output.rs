@@ -4,6 +4,7 @@ use crate::config::MacAddress;
 use crate::secret::{Key, Keys, Purpose};
 use crate::wire::ethernet;
 use crate::wire::ipv4::{self, Header};
+use core::num::NonZeroU16;
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
@@ -18,11 +19,20 @@ pub(crate) const TIME_TO_LIVE: u8 = 64;
 pub(crate) struct Packet {
     pub(crate) header: Header,
     pub(crate) payload: Vec<u8>,
+    /// TCP for the device to cut into segments with so much payload: never into fragments. The
+    /// checksum holds the pseudo-header's sum.
+    pub(crate) mss: Option<NonZeroU16>,
 }
 
 impl Packet {
+    /// A datagram that goes out as it is, or in fragments.
+    pub(crate) const fn new(header: Header, payload: Vec<u8>) -> Self {
+        Packet { header, payload, mss: None }
+    }
+
     /// Writes the datagram, or the fragment of it that begins at byte `offset` of the payload, as a
-    /// frame into `buffer`, which has `14 + mtu` bytes at least. Returns the frame's length and, if
+    /// frame into `buffer`, which has `14 + mtu` bytes at least, or has room for all of it if the
+    /// device is to cut it. Returns the frame's length and, if
     /// there is more, the offset at which it begins.
     pub(crate) fn write(
         &self,
@@ -33,7 +43,7 @@ impl Packet {
         buffer: &mut [u8],
     ) -> (usize, Option<usize>) {
         let rest = self.payload.get(offset..).unwrap_or_default();
-        let room = mtu - ipv4::HEADER_LEN;
+        let room = if self.mss.is_some() { rest.len() } else { mtu - ipv4::HEADER_LEN };
         // RFC 791 §3.2: all fragments but the last carry a multiple of 8 bytes.
         let len = if rest.len() <= room { rest.len() } else { room & !7 };
         let more = len < rest.len();
@@ -139,7 +149,7 @@ mod tests {
             identification: 7,
             dont_fragment: false,
         };
-        Packet { header, payload }
+        Packet::new(header, payload)
     }
 
     #[test]

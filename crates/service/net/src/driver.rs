@@ -2,9 +2,10 @@
 
 use crate::shared::{Shared, State};
 use core::fmt;
+use core::num::NonZeroU16;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use fata_device::{Checksum, Nic, NicError, Transmit};
+use fata_device::{Checksum, IpFamily, Nic, NicError, Segmentation, Transmit};
 use fata_tcpip::{FrameChecksum, Instant};
 use std::future::Future;
 use std::sync::Arc;
@@ -74,7 +75,8 @@ fn turn(
     // Frames before timers: an acknowledgement that is here already spares a retransmission.
     for _ in 0..BATCH_FRAMES {
         let received = nic.poll_receive(cx, &mut |frame, received| {
-            engine.handle_frame(now, frame, frame_checksum(received.checksum));
+            let mss = received.segmentation.and_then(|cut| NonZeroU16::new(cut.mss));
+            engine.handle_large_frame(now, frame, frame_checksum(received.checksum), mss);
         })?;
         if received.is_pending() {
             break;
@@ -89,7 +91,9 @@ fn turn(
         let sent = nic.poll_transmit(cx, &mut |buffer| {
             engine.poll_transmit(now, buffer).map(|transmit| Transmit {
                 len: transmit.len,
-                segmentation: None,
+                segmentation: transmit
+                    .mss
+                    .map(|mss| Segmentation { family: IpFamily::V4, mss: mss.get() }),
                 partial_checksum: transmit.partial_checksum.map(|sum| {
                     fata_device::nic::PartialChecksum { start: sum.start, offset: sum.offset }
                 }),

@@ -110,12 +110,18 @@ impl Stack {
     /// # Errors
     /// [`ConfigError`], naming the setting.
     pub fn over_nic(nic: Box<dyn Nic>, config: Config) -> Result<(Stack, Driver), ConfigError> {
+        let offloads = nic.offloads();
         let config = fata_tcpip::Config {
             mac: MacAddress(nic.mac().0),
             mtu: nic.mtu(),
             address: config.address,
             secret: config.secret,
-            transmit_checksum_offload: nic.offloads().transmit_checksum,
+            transmit_checksum_offload: offloads.transmit_checksum,
+            segmented_frame_bytes_max: if offloads.segmentation_ipv4 {
+                offloads.segmented_frame_bytes_max
+            } else {
+                0
+            },
             limits: config.limits,
         };
         let epoch = tokio::time::Instant::now();

@@ -171,7 +171,7 @@ impl Engine {
         let (header, rest) = buffer.split_at_mut(ethernet::HEADER_LEN);
         header.copy_from_slice(&ethernet::header(to, self.mac, ethernet::TYPE_ARP));
         rest[..LEN].copy_from_slice(&packet.to_bytes());
-        Some(Transmit { len, partial_checksum: None })
+        Some(Transmit::complete(len))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::wire::ethernet::{self, Frame};
 use crate::wire::icmpv4::{self, Message};
 use crate::wire::ipv4::{self, Header, Options, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::wire::{dhcp, udp};
+use core::num::NonZeroU16;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// A datagram that is whole and for us.
@@ -26,6 +27,8 @@ struct Received<'a> {
     payload: &'a [u8],
     /// What is known of the transport's checksum.
     checksum: FrameChecksum,
+    /// Several TCP segments in one, with so much payload each.
+    mss: Option<NonZeroU16>,
     /// The datagram, or the frame that brought it, was for more than us: nothing may be answered
     /// with an error (RFC 1122 §3.2.2).
     is_broadcast: bool,
@@ -34,6 +37,19 @@ struct Received<'a> {
 impl Engine {
     /// Takes a frame that the interface received.
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8], checksum: FrameChecksum) {
+        self.handle_large_frame(now, frame, checksum, None);
+    }
+
+    /// Takes a frame in which the device, or a peer on this host, has put several TCP segments of
+    /// one connection, with `mss` bytes of payload each (the last with what is left). It may be as
+    /// long as an IP packet can be. Without `mss` it is an ordinary frame.
+    pub fn handle_large_frame(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        checksum: FrameChecksum,
+        mss: Option<NonZeroU16>,
+    ) {
         self.counters.frames_received += 1;
         self.counters.bytes_received += frame.len() as u64;
         let Some(frame) = Frame::parse(frame) else {
@@ -47,7 +63,7 @@ impl Engine {
             return;
         }
         match frame.ethertype {
-            ethernet::TYPE_IPV4 => self.handle_ipv4(now, frame.payload, !is_ours, checksum),
+            ethernet::TYPE_IPV4 => self.handle_ipv4(now, frame.payload, !is_ours, checksum, mss),
             ethernet::TYPE_ARP => self.handle_arp(now, frame.payload),
             _ => self.counters.dropped_ethernet_type += 1,
         }
@@ -59,6 +75,7 @@ impl Engine {
         bytes: &[u8],
         is_group_frame: bool,
         checksum: FrameChecksum,
+        mss: Option<NonZeroU16>,
     ) {
         let Some(packet) = ipv4::Packet::parse(bytes) else {
             self.counters.dropped_ipv4_malformed += 1;
@@ -119,6 +136,7 @@ impl Engine {
                 payload: &whole.payload,
                 // What the device says of a fragment says nothing of the datagram (RFC 4963).
                 checksum: FrameChecksum::Unverified,
+                mss: None,
                 is_broadcast,
             };
             self.handle_datagram(now, received);
@@ -130,6 +148,7 @@ impl Engine {
                 header: packet.header(),
                 payload: packet.payload(),
                 checksum,
+                mss,
                 is_broadcast,
             };
             self.handle_datagram(now, received);
@@ -175,7 +194,7 @@ impl Engine {
     /// that answer each other do not keep the caller here.
     pub(super) fn receive_loopback(&mut self, now: Instant) {
         for _ in 0..self.loopback.len() {
-            let Some(Packet { header, payload }) = self.loopback.pop() else { return };
+            let Some(Packet { header, payload, mss }) = self.loopback.pop() else { return };
             let received = Received {
                 source: header.source,
                 destination: header.destination,
@@ -183,6 +202,7 @@ impl Engine {
                 header: &header.to_bytes(payload.len()),
                 payload: &payload,
                 checksum: FrameChecksum::Blank,
+                mss,
                 is_broadcast: false,
             };
             self.handle_datagram(now, received);
@@ -215,7 +235,7 @@ impl Engine {
                 return;
             }
         }
-        self.tcp.handle_segment(now, source.into(), destination.into(), payload);
+        self.tcp.handle_segment(now, source.into(), destination.into(), payload, received.mss);
     }
 
     fn handle_udp(&mut self, now: Instant, received: Received<'_>) {
@@ -374,7 +394,7 @@ impl Engine {
             identification,
             dont_fragment: false,
         };
-        let has_room = self.replies.push(Packet { header, payload });
+        let has_room = self.replies.push(Packet::new(header, payload));
         if !has_room {
             self.counters.dropped_reply_queue += 1;
         }

@@ -250,7 +250,7 @@ impl Engine {
             identification: 0,
             dont_fragment: false,
         };
-        self.udp.send(id, Packet { header, payload: datagram });
+        self.udp.send(id, Packet::new(header, datagram));
         Ok(true)
     }
 

@@ -17,6 +17,10 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Where TCP's checksum stands in its header (RFC 9293 §3.1).
 const TCP_CHECKSUM_OFFSET: usize = 16;
 
+/// A TCP checksum left to the device.
+const TCP_PARTIAL_CHECKSUM: PartialChecksum =
+    PartialChecksum { start: PAYLOAD_START as u16, offset: TCP_CHECKSUM_OFFSET as u16 };
+
 /// Where a packet goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -63,10 +67,12 @@ impl Engine {
         route(self.lease.as_ref(), destination)
     }
 
-    /// Writes the next frame into `buffer`, which must have at least `14 + mtu` bytes (with fewer
+    /// Writes the next frame into `buffer`, which must have at least `14 + mtu` bytes and
+    /// [`Config::segmented_frame_bytes_max`](crate::Config::segmented_frame_bytes_max) (with fewer
     /// there is none). The frame counts as sent.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
-        let buffer = buffer.get_mut(..ethernet::HEADER_LEN + self.mtu)?;
+        let most = (ethernet::HEADER_LEN + self.mtu).max(self.segmented_frame_bytes);
+        let buffer = buffer.get_mut(..most)?;
         let transmit = self.transmit(now, buffer)?;
         self.counters.frames_sent += 1;
         self.counters.bytes_sent += transmit.len as u64;
@@ -172,15 +178,19 @@ impl Engine {
             Route::Neighbour(next) => match self.neighbours.lookup(now, next) {
                 Some(to) => to,
                 None => {
-                    fill_tcp_checksum(source, destination, segment);
-                    let packet = Packet { header, payload: segment.to_vec() };
+                    if out.mss.is_some() {
+                        leave_tcp_checksum(source, destination, segment);
+                    } else {
+                        fill_tcp_checksum(source, destination, segment);
+                    }
+                    let packet = Packet { header, payload: segment.to_vec(), mss: out.mss };
                     self.neighbours.park(now, next, packet, &mut self.counters);
                     self.report_failed_neighbours(now);
                     return Some(None);
                 }
             },
             Route::Loopback => {
-                self.loop_back(Packet { header, payload: segment.to_vec() });
+                self.loop_back(Packet { header, payload: segment.to_vec(), mss: out.mss });
                 return Some(None);
             }
             Route::Group(_) | Route::None => {
@@ -189,13 +199,8 @@ impl Engine {
             }
         };
         let partial_checksum = if self.transmit_checksum_offload {
-            let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, segment.len());
-            segment[TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2]
-                .copy_from_slice(&sum.partial().to_be_bytes());
-            Some(PartialChecksum {
-                start: PAYLOAD_START as u16,
-                offset: TCP_CHECKSUM_OFFSET as u16,
-            })
+            leave_tcp_checksum(source, destination, segment);
+            Some(TCP_PARTIAL_CHECKSUM)
         } else {
             fill_tcp_checksum(source, destination, segment);
             None
@@ -206,7 +211,8 @@ impl Engine {
             ethernet::TYPE_IPV4,
         ));
         headers[ethernet::HEADER_LEN..].copy_from_slice(&header.to_bytes(out.len));
-        Some(Some(Transmit { len: PAYLOAD_START + out.len, partial_checksum }))
+        self.counters.tcp_large_frames_sent += u64::from(out.mss.is_some());
+        Some(Some(Transmit { len: PAYLOAD_START + out.len, partial_checksum, mss: out.mss }))
     }
 
     fn next_dhcp(&mut self, now: Instant) -> Option<Packet> {
@@ -222,7 +228,7 @@ impl Engine {
             identification: self.identifications.next(source, destination, PROTOCOL_UDP),
             dont_fragment: false,
         };
-        Some(Packet { header, payload })
+        Some(Packet::new(header, payload))
     }
 
     /// Sends a packet on its way; `None` if no frame comes of it now.
@@ -269,8 +275,18 @@ impl Engine {
         if next.is_some() || offset > 0 {
             self.counters.fragments_sent += 1;
         }
+        let mss = packet.mss;
+        self.counters.tcp_large_frames_sent += u64::from(mss.is_some());
         self.fragmenting = next.map(|next| (to, packet, next));
-        Transmit { len, partial_checksum: None }
+        Transmit { len, partial_checksum: mss.map(|_| TCP_PARTIAL_CHECKSUM), mss }
+    }
+}
+
+/// Leaves the checksum of a segment whose field is zero to the device.
+fn leave_tcp_checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &mut [u8]) {
+    let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, segment.len()).partial();
+    if let Some(field) = segment.get_mut(TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2) {
+        field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 

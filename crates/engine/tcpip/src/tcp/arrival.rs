@@ -12,21 +12,28 @@ use crate::socket::{ListenerId, TcpId};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
 use core::net::IpAddr;
+use core::num::NonZeroU16;
 
 impl Tcp {
-    /// Takes a segment. Its checksum was verified, and both addresses are hosts'.
+    /// Takes a segment, or with `mss` several in one. Its checksum was verified, and both addresses
+    /// are hosts'.
     pub(crate) fn handle_segment(
         &mut self,
         now: Instant,
         source: IpAddr,
         destination: IpAddr,
         segment: &[u8],
+        mss: Option<NonZeroU16>,
     ) {
-        self.shared.counters.tcp_segments_received += 1;
-        let Ok(segment) = Segment::parse(segment) else {
+        let Ok(mut segment) = Segment::parse(segment) else {
+            self.shared.counters.tcp_segments_received += 1;
             self.shared.counters.dropped_tcp_malformed += 1;
             return;
         };
+        segment.mss = mss;
+        let count = segment.count();
+        self.shared.counters.tcp_segments_received += u64::from(count);
+        self.shared.counters.tcp_large_frames_received += u64::from(count > 1);
         let tuple = Tuple {
             local: destination,
             remote: source,

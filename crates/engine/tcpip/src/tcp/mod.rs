@@ -55,8 +55,9 @@ use crate::secret::{Keys, Purpose, Random};
 use crate::socket::TcpId;
 use crate::time::Instant;
 use crate::wire::tcp::Quote;
-use connection::{Connection, Owner, State};
+use connection::{Connection, Owner, State, Written};
 use core::net::IpAddr;
+use core::num::NonZeroU16;
 use core::time::Duration;
 use demux::{Demux, Target};
 use half_open::HalfOpens;
@@ -79,6 +80,9 @@ const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     mtu: usize,
+    /// Bytes of TCP header and payload that fit into a frame that the device cuts; 0 if it cuts
+    /// none.
+    large_segment_bytes: usize,
     receive_bytes: usize,
     send_bytes: usize,
     /// The shift of our window field: the least with which `receive_bytes` fits into it.
@@ -90,10 +94,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    fn new(limits: &Limits, mtu: usize) -> Self {
+    fn new(limits: &Limits, mtu: usize, large_segment_bytes: usize) -> Self {
         let receive_bytes = limits.tcp_receive_bytes;
         Settings {
             mtu,
+            large_segment_bytes,
             receive_bytes,
             send_bytes: limits.tcp_send_bytes,
             window_shift: (0..14).find(|shift| receive_bytes >> shift <= 65_535).unwrap_or(14),
@@ -168,14 +173,17 @@ pub(crate) struct SegmentOut {
     pub(crate) destination: IpAddr,
     /// Length in bytes, TCP header included.
     pub(crate) len: usize,
+    /// Payload of each segment that the device must cut it into, if it must.
+    pub(crate) mss: Option<NonZeroU16>,
 }
 
 impl Tcp {
-    /// TCP on a link whose IP packets have at most `mtu` bytes.
-    pub(crate) fn new(limits: &Limits, keys: Keys, mtu: usize) -> Tcp {
+    /// TCP on a link whose IP packets have at most `mtu` bytes, and whose device cuts segments of up
+    /// to `large_segment_bytes` (0: none), header included.
+    pub(crate) fn new(limits: &Limits, keys: Keys, mtu: usize, large_segment_bytes: usize) -> Tcp {
         Tcp {
             shared: Shared {
-                settings: Settings::new(limits, mtu),
+                settings: Settings::new(limits, mtu, large_segment_bytes),
                 memory: Memory::new(limits.tcp_total_bytes),
                 counters: Counters::default(),
                 replies: Replies::new(limits.tcp_resets_per_second),
@@ -315,7 +323,8 @@ impl Tcp {
     }
 
     /// Writes the next segment, with a zero checksum, to the start of `segment`, which has room for
-    /// the largest IP packet without its header.
+    /// the largest IP packet of the link without its header, and for the largest segment that the
+    /// device cuts.
     pub(crate) fn poll_transmit(&mut self, now: Instant, segment: &mut [u8]) -> Option<SegmentOut> {
         loop {
             // Replies and connections take turns, so that neither starves the other.
@@ -325,7 +334,8 @@ impl Tcp {
             {
                 self.shared.counters.tcp_segments_sent += 1;
                 let (source, destination) = (reply.tuple.local, reply.tuple.remote);
-                return Some(SegmentOut { source, destination, len: reply.header.emit(segment) });
+                let len = reply.header.emit(segment);
+                return Some(SegmentOut { source, destination, len, mss: None });
             }
             let Some(index) = self.ready.pop() else {
                 if self.shared.replies.is_empty() {
@@ -335,12 +345,12 @@ impl Tcp {
             };
             // A connection that ended meanwhile is still in the list, or another is in its slot.
             let Some(connection) = self.connections.get_mut(index) else { continue };
-            let len = connection.transmit(now, segment, &mut self.shared);
+            let written = connection.transmit(now, segment, &mut self.shared);
             let (source, destination) = (connection.tuple.local, connection.tuple.remote);
             self.settle(now, index);
-            if let Some(len) = len {
-                self.shared.counters.tcp_segments_sent += 1;
-                return Some(SegmentOut { source, destination, len });
+            if let Some(Written { len, mss, segments }) = written {
+                self.shared.counters.tcp_segments_sent += u64::from(segments);
+                return Some(SegmentOut { source, destination, len, mss });
             }
         }
     }
@@ -360,7 +370,9 @@ impl Tcp {
     }
 
     fn enqueue_if_ready(&mut self, index: u32) {
-        if self.connections.get(index).is_some_and(|connection| connection.plan().is_some()) {
+        let settings = &self.shared.settings;
+        if self.connections.get(index).is_some_and(|connection| connection.plan(settings).is_some())
+        {
             self.ready.push(index);
         }
     }

@@ -16,7 +16,7 @@ pub(crate) mod udp;
 use std::net::Ipv4Addr;
 
 /// The big-endian number at `at`; 0 past the end, so that no caller can panic.
-fn read_u16(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn read_u16(bytes: &[u8], at: usize) -> u16 {
     match bytes.get(at..at + 2) {
         Some(&[high, low]) => u16::from_be_bytes([high, low]),
         _ => 0,
@@ -24,7 +24,7 @@ fn read_u16(bytes: &[u8], at: usize) -> u16 {
 }
 
 /// The big-endian number at `at`; 0 past the end.
-fn read_u32(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     match bytes.get(at..at + 4) {
         Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
         _ => 0,

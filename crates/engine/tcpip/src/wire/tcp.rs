@@ -7,6 +7,7 @@
 
 use crate::tcp::Seq;
 use core::fmt;
+use core::num::NonZeroU16;
 use core::ops::BitOr;
 
 /// Length of a header without options, in bytes.
@@ -219,6 +220,8 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment<'a> {
     pub(crate) header: Header,
+    /// It is several segments in one: the payload of each, but for the last.
+    pub(crate) mss: Option<NonZeroU16>,
     /// Urgent data lies in line: the urgent pointer is ignored (RFC 6093 §5).
     pub(crate) payload: &'a [u8],
 }
@@ -258,8 +261,15 @@ impl<'a> Segment<'a> {
                 window: half(14),
                 options: Options::parse(&header[HEADER_LEN..]),
             },
+            mss: None,
             payload,
         })
+    }
+
+    /// How many segments were sent.
+    pub(crate) fn count(&self) -> u32 {
+        let mss = self.mss.map_or(u32::MAX, |mss| u32::from(mss.get()));
+        (self.payload.len() as u32).div_ceil(mss).max(1)
     }
 
     /// SEG.LEN: how many sequence numbers the segment takes, SYN and FIN included.
@@ -337,7 +347,7 @@ mod tests {
             let mut bytes = vec![0xff; header.len()];
             prop_assert_eq!(header.emit(&mut bytes), header.len());
             bytes.extend_from_slice(&payload);
-            prop_assert_eq!(Segment::parse(&bytes), Ok(Segment { header, payload: &payload }));
+            prop_assert_eq!(Segment::parse(&bytes), Ok(Segment { header, mss: None, payload: &payload }));
         }
 
         #[test]

@@ -205,3 +205,33 @@ fn a_buffer_that_is_too_small_gets_no_frame_and_loses_none() {
     assert_eq!(host.engine.poll_transmit(host.now, &mut [0; 1513]), None);
     assert_eq!(host.sent().len(), 1);
 }
+
+/// A frame of several segments may be longer than the MTU, and is one arrival.
+#[test]
+fn a_frame_of_several_segments_is_taken_whole() {
+    let mut host = Host::new();
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80));
+    let listener = host.engine.tcp_listen(any, 8).unwrap();
+    host.introduce(P, P_MAC);
+    host.receive(&syn(P, H));
+    let syn_ack = sent_packet(&host.sent()[0]).unwrap();
+    let mut segment = vec![0x12, 0x34, 0, 80, 0, 0, 0, 1];
+    let sequence = u32::from_be_bytes(syn_ack.payload[4..8].try_into().unwrap());
+    segment.extend((sequence + 1).to_be_bytes());
+    segment.extend([0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+    host.receive(&ip(P, H, PROTOCOL_TCP, &{
+        let mut ack = segment.clone();
+        let sum = checksum::Sum::of_pseudo_header(P, H, PROTOCOL_TCP, 20).then(&ack).finish();
+        ack[16..18].copy_from_slice(&sum.to_be_bytes());
+        ack
+    }));
+    let id = host.engine.tcp_accept(host.now, listener).unwrap().connection;
+    segment.extend([7; 20_000]);
+    let frame = ip(P, H, PROTOCOL_TCP, &segment);
+    let mss = core::num::NonZeroU16::new(536);
+    host.engine.handle_large_frame(host.now, &frame, FrameChecksum::Blank, mss);
+    let mut buffer = vec![0; 65_536];
+    assert_eq!(host.engine.tcp_read(host.now, id, &mut buffer), Ok(Some(20_000)));
+    assert_eq!(host.counters().tcp_large_frames_received, 1);
+    assert_eq!(host.counters().tcp_segments_received, 2 + 38);
+}

@@ -42,6 +42,7 @@ fn config() -> Config {
         },
         secret: [7; 32],
         transmit_checksum_offload: false,
+        segmented_frame_bytes_max: 0,
         limits: Limits::default(),
     }
 }

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::error::TcpError;
+use crate::segment::Cutter;
 use crate::simulation::{Dice, End, Faults, Pair};
 use crate::socket::{ListenerId, TcpId, TcpStatus};
+use std::collections::VecDeque;
 
 const PORT: u16 = 80;
 
@@ -28,6 +30,8 @@ struct Node {
     /// What the router says.
     reports: Vec<Vec<u8>>,
     largest_seen: usize,
+    /// Frames that the device has cut and not sent yet.
+    cut: VecDeque<Vec<u8>>,
 }
 
 /// The bytes of a stream.
@@ -55,6 +59,7 @@ impl Node {
             narrow: None,
             reports: Vec::new(),
             largest_seen: 0,
+            cut: VecDeque::new(),
         }
     }
 
@@ -124,9 +129,23 @@ impl End for Node {
         if let Some(report) = self.reports.pop() {
             return Some(report);
         }
-        let mut buffer = vec![0; 14 + self.mtu];
+        if let Some(frame) = self.cut.pop_front() {
+            return Some(frame);
+        }
+        let mut buffer = vec![0; 65_549];
         let transmit = self.engine.poll_transmit(now, &mut buffer)?;
         buffer.truncate(transmit.len);
+        if let Some(mss) = transmit.mss {
+            assert!(transmit.partial_checksum.is_some());
+            let mut cutter = Cutter::new(&buffer, mss).unwrap();
+            let mut frame = vec![0; 14 + self.mtu];
+            while let Some(cut) = cutter.write_next(&buffer, &mut frame, false) {
+                self.cut.push_back(frame[..cut.len].to_vec());
+            }
+            assert!(self.cut.len() > 1);
+            return self.cut.pop_front();
+        }
+        assert!(transmit.len <= 14 + self.mtu);
         if let Some(PartialChecksum { start, offset }) = transmit.partial_checksum {
             let (start, at) = (usize::from(start), usize::from(start + offset));
             let sum = checksum::checksum(&buffer[start..]);
@@ -165,12 +184,18 @@ fn pair(faults: Faults, configs: [Config; 2], to_send: [usize; 2], seed: u64) ->
 
 #[test]
 fn a_megabyte_each_way_arrives_whole_over_a_good_link() {
-    for offload in [false, true] {
-        let host = Config { transmit_checksum_offload: offload, ..config() };
+    for (offload, large) in [(false, 65_549), (true, 0), (true, 5000), (true, 65_549)] {
+        let host = Config {
+            transmit_checksum_offload: offload,
+            segmented_frame_bytes_max: large,
+            ..config()
+        };
         let faults = Faults::none(ms(10));
         let mut pair = pair(faults, [host, peer_config()], [1_000_000, 1_000_000], 1);
         pair.run(secs(10));
         assert!(pair.ends[0].has_all(1_000_000) && pair.ends[1].has_all(1_000_000));
+        let sent = pair.ends[0].engine.counters().tcp_large_frames_sent;
+        assert_eq!(sent > 0, offload && large > 0);
         for end in &pair.ends {
             let counters = end.engine.counters();
             let dropped: Vec<_> = counters
@@ -189,7 +214,12 @@ fn a_link_that_loses_repeats_reorders_and_corrupts_changes_no_byte() {
     for seed in 0..5 {
         let faults =
             Faults { delay: ms(20), loss: 3, duplication: 2, reordering: 10, jitter: ms(30) };
-        let mut pair = pair(faults, [config(), peer_config()], [200_000, 100_000], seed);
+        let host = Config {
+            transmit_checksum_offload: true,
+            segmented_frame_bytes_max: if seed % 2 == 0 { 65_549 } else { 0 },
+            ..config()
+        };
+        let mut pair = pair(faults, [host, peer_config()], [200_000, 100_000], seed);
         for end in &mut pair.ends {
             end.corruption = 20;
         }
@@ -378,4 +408,23 @@ fn after_idle_months_a_transfer_goes_at_full_speed() {
         pair.run(secs(3));
         assert!(pair.ends.iter().all(|end| end.has_all(300_000)), "after {days} days");
     }
+}
+
+/// A neighbour is forgotten in the middle of a transfer: what waits for it is still for the device
+/// to cut, and goes out as such.
+#[test]
+fn a_large_segment_that_waits_for_a_neighbour_is_cut_afterwards() {
+    let host =
+        Config { transmit_checksum_offload: true, segmented_frame_bytes_max: 65_549, ..config() };
+    let mut pair = pair(Faults::none(ms(1)), [host, peer_config()], [100_000, 0], 1);
+    while pair.ends[0].sent == 0 {
+        assert!(pair.step(Instant::from_millis(1000)));
+    }
+    let before = pair.ends[0].engine.counters().tcp_large_frames_sent;
+    pair.ends[0].engine.neighbours.clear();
+    pair.run(secs(10));
+    assert!(pair.ends[1].has_all(100_000), "{} bytes", pair.ends[1].received.len());
+    let counters = pair.ends[0].engine.counters();
+    assert!(counters.tcp_large_frames_sent > before);
+    assert_eq!(counters.fragments_sent, 0, "TCP is never sent in fragments");
 }

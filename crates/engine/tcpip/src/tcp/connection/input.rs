@@ -10,6 +10,7 @@ use crate::tcp::timers::NEVER;
 use crate::tcp::{Seq, Shared};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Segment};
+use core::num::NonZeroU16;
 use core::time::Duration;
 
 /// Unacceptable segments without data are answered at most this often: two ends that disagree must
@@ -91,8 +92,7 @@ impl Connection {
         }
         self.on_new_ack(now, header, shared);
         self.establish();
-        let data =
-            Segment { header: Header { sequence: irs + 1, ..*header }, payload: segment.payload };
+        let data = Segment { header: Header { sequence: irs + 1, ..*header }, ..*segment };
         self.on_data(now, &data, shared);
         self.acks_due = self.acks_due.max(1);
     }
@@ -191,7 +191,7 @@ impl Connection {
             self.challenge(now, shared);
         } else if segment.sequence_len() > 0 {
             // Data or FIN that we have already, or have no room for: the peer must learn it now.
-            self.acknowledge_each();
+            self.acknowledge_each(1);
         } else if now.saturating_since(self.answered_at) >= ANSWER_INTERVAL
             || self.answered_at == Instant::ZERO
         {
@@ -202,9 +202,9 @@ impl Connection {
         }
     }
 
-    /// Owes one more ACK now: the sender counts them.
-    fn acknowledge_each(&mut self) {
-        self.acks_due = (self.acks_due + 1).min(ACKS_DUE_MAX);
+    /// Owes an ACK more for each of `segments` now: the sender counts them.
+    fn acknowledge_each(&mut self, segments: u32) {
+        self.acks_due = (u32::from(self.acks_due) + segments).min(ACKS_DUE_MAX.into()) as u8;
     }
 
     /// Owes an ACK now.
@@ -462,12 +462,12 @@ impl Connection {
             }
         } else if !in_order {
             // RFC 5681 §4.2: at once for each segment ahead of a gap.
-            self.acknowledge_each();
+            self.acknowledge_each(segment.count());
         } else if had_gap || self.receive.has_gap() || skip + cut > 0 || has_fin {
             // And when a gap is filled, in part or whole.
             self.acknowledge_at_once();
         } else {
-            self.acknowledge_soon(now, segment.payload.len() as u32);
+            self.acknowledge_soon(now, segment);
         }
     }
 
@@ -499,8 +499,10 @@ impl Connection {
     }
 
     /// Delays the ACK, unless two full segments wait for it (RFC 9293 §3.8.6.3, SHLD-18, MUST-58).
-    fn acknowledge_soon(&mut self, now: Instant, len: u32) {
-        self.segment_max = self.segment_max.max(len.min(u32::from(u16::MAX)) as u16);
+    fn acknowledge_soon(&mut self, now: Instant, segment: &Segment<'_>) {
+        let len = segment.payload.len() as u32;
+        let largest = segment.mss.map_or(u16::MAX, NonZeroU16::get);
+        self.segment_max = self.segment_max.max(len.min(largest.into()) as u16);
         self.unacknowledged = self.unacknowledged.saturating_add(len);
         if self.unacknowledged >= 2 * u32::from(self.segment_max) {
             self.acknowledge_at_once();

@@ -11,7 +11,7 @@ impl Connection {
         if !self.is_over() {
             assert!(self.max.at_or_before(self.stream_end().max(self.iss + 1)));
         }
-        let sendable = self.plan().is_some();
+        let sendable = self.plan(settings).is_some();
         assert!(!sendable || is_ready, "something to send, but not in the ready list");
         // (a) Whatever is in flight, or waits for the peer, has a timer.
         let is_waiting = match self.state {

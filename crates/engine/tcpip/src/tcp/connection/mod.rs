@@ -17,6 +17,8 @@ mod invariants;
 mod output;
 mod timeout;
 
+pub(crate) use output::Written;
+
 use crate::error::{TcpError, Unreachable};
 use crate::socket::{Keepalive, ListenerId};
 use crate::tcp::congestion::{Congestion, NewReno};
@@ -25,9 +27,9 @@ use crate::tcp::receive_buffer::ReceiveBuffer;
 use crate::tcp::rtt::Rtt;
 use crate::tcp::send_buffer::SendBuffer;
 use crate::tcp::timers::NEVER;
-use crate::tcp::{Seq, Shared, Tuple};
+use crate::tcp::{Seq, Settings, Shared, Tuple};
 use crate::time::Instant;
-use crate::wire::tcp::{Options, TIMESTAMPS_LEN};
+use crate::wire::tcp::{HEADER_LEN, Options, TIMESTAMPS_LEN};
 use core::time::Duration;
 
 /// The states of RFC 9293 §3.3.2 in which a whole connection exists. A connection gets to
@@ -382,6 +384,20 @@ impl Connection {
     fn payload_max(&self) -> u32 {
         let options = if self.has_timestamps { TIMESTAMPS_LEN as u32 } else { 0 };
         (u32::from(self.mss) - options).max(1)
+    }
+
+    /// The largest payload that the device takes at once: whole segments, for it to cut.
+    ///
+    /// At most a quarter of what may be in flight. A peer may take such a frame as one arrival, so
+    /// that four in flight are the least with which the loss of one makes three duplicate ACKs;
+    /// and ACKs of the others let the next ones out.
+    fn burst_max(&self, settings: &Settings) -> u32 {
+        let mss = self.payload_max();
+        let options = if self.has_timestamps { TIMESTAMPS_LEN } else { 0 };
+        let room = settings.large_segment_bytes.saturating_sub(HEADER_LEN + options);
+        let flight_max = self.congestion.window().min(self.window).min(settings.send_bytes as u32);
+        let most = (room as u32).min(flight_max / 4);
+        (most - most % mss).max(mss)
     }
 
     /// The sequence number after the last byte that the program wrote.

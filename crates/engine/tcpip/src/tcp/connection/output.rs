@@ -7,9 +7,10 @@ use super::{Connection, State};
 use crate::tcp::congestion::Congestion;
 use crate::tcp::isn::timestamp_clock;
 use crate::tcp::timers::NEVER;
-use crate::tcp::{Seq, Shared};
+use crate::tcp::{Seq, Settings, Shared};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options, Timestamps};
+use core::num::NonZeroU16;
 
 /// While memory is short, a window opens no further than this, in bytes.
 const WINDOW_WHEN_SHORT: u32 = 4096;
@@ -19,7 +20,7 @@ const WINDOW_WHEN_SHORT: u32 = 4096;
 pub(crate) enum Plan {
     /// SYN, or in SYN-RECEIVED SYN-ACK.
     Syn,
-    /// `len` bytes from `sequence`, and FIN.
+    /// `len` bytes from `sequence`, and FIN. More than one segment if the device cuts them.
     Data { sequence: Seq, len: u32, fin: bool },
     /// A segment just below the window, which every peer answers.
     Probe,
@@ -27,9 +28,20 @@ pub(crate) enum Plan {
     Ack,
 }
 
+/// What [`Connection::transmit`] wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Length in bytes, header included.
+    pub(crate) len: usize,
+    /// How many segments it is.
+    pub(crate) segments: u32,
+    /// If they are several: the payload of each, but for the last.
+    pub(crate) mss: Option<NonZeroU16>,
+}
+
 impl Connection {
     /// What is sent next, if anything.
-    pub(crate) fn plan(&self) -> Option<Plan> {
+    pub(crate) fn plan(&self, settings: &Settings) -> Option<Plan> {
         match self.state {
             State::SynSent | State::SynReceived => {
                 let is_due =
@@ -39,7 +51,7 @@ impl Connection {
             State::TimeWait | State::Closed => None,
             _ => self
                 .plan_retransmission()
-                .or_else(|| self.plan_data())
+                .or_else(|| self.plan_data(settings))
                 .or_else(|| self.probe_due.then_some(Plan::Probe))
                 .or_else(|| (self.acks_due > 0).then_some(Plan::Ack)),
         }
@@ -60,7 +72,7 @@ impl Connection {
 
     /// What follows, as far as both windows allow and silly window avoidance (RFC 9293
     /// §3.8.6.2.1) and Nagle's algorithm (§3.7.4) see fit.
-    fn plan_data(&self) -> Option<Plan> {
+    fn plan_data(&self, settings: &Settings) -> Option<Plan> {
         let data_end = self.data_end();
         let fin_unsent = self.fin_queued && !self.fin_acked && self.next.at_or_before(data_end);
         let unsent = data_end.since(self.next);
@@ -70,14 +82,19 @@ impl Connection {
         let mss = self.payload_max();
         let peer_room = (self.una + self.window).since(self.next);
         let path_room = self.path_window().saturating_sub(self.next.since(self.una));
-        let len = unsent.min(mss).min(peer_room).min(path_room);
+        let mut len = unsent.min(self.burst_max(settings)).min(peer_room).min(path_room);
+        if len > mss && !(len == unsent && (self.nodelay || fin_unsent)) {
+            // The end of it is a small segment after others, which Nagle's algorithm and silly
+            // window avoidance judge by itself.
+            len -= len % mss;
+        }
         let is_all = len == unsent;
         let fin = fin_unsent && is_all && peer_room > len && path_room > 0;
         if len == 0 && !fin {
             return None;
         }
         let is_idle = self.next == self.una;
-        let is_worthwhile = len == mss
+        let is_worthwhile = len >= mss
             || fin
             // What was sent before is sent again in whatever pieces.
             || self.next.before(self.max)
@@ -96,16 +113,20 @@ impl Connection {
         self.congestion.window().saturating_add(extra)
     }
 
-    /// Writes the next segment to the start of `buffer`, which has room for the largest; returns
-    /// its length, or `None` if there is nothing to send.
+    /// Writes the next segment to the start of `buffer`, which has room for the largest; `None` if
+    /// there is nothing to send.
     pub(crate) fn transmit(
         &mut self,
         now: Instant,
         buffer: &mut [u8],
         shared: &mut Shared,
-    ) -> Option<usize> {
+    ) -> Option<Written> {
         self.restart_after_idle(now);
-        let plan = self.plan()?;
+        let plan = self.plan(&shared.settings)?;
+        let payload = if let Plan::Data { len, .. } = plan { len } else { 0 };
+        let segments = payload.div_ceil(self.payload_max()).max(1);
+        let mss = NonZeroU16::new(self.payload_max().min(u16::MAX.into()) as u16)
+            .filter(|_| segments > 1);
         let len = match plan {
             Plan::Syn => self.transmit_syn(now, buffer, shared),
             Plan::Data { sequence, len, fin } => {
@@ -129,7 +150,7 @@ impl Connection {
                 header.emit(buffer)
             }
         };
-        Some(len)
+        Some(Written { len, segments, mss })
     }
 
     /// After a pause the window says nothing about the path any more (RFC 5681 §4.1).
@@ -205,7 +226,8 @@ impl Connection {
         if sequence.before(self.max) {
             // Karn's algorithm: what was sent twice cannot be timed.
             self.timed_at = NEVER;
-            shared.counters.tcp_retransmits += 1;
+            let segments = len.div_ceil(self.payload_max()).max(1);
+            shared.counters.tcp_retransmits += u64::from(segments);
         } else if self.timed_at == NEVER {
             self.timed_end = end;
             self.timed_at = now;

@@ -33,7 +33,7 @@ impl Connection {
             && self.is_open()
             && self.una == self.max
             && self.una != self.stream_end()
-            && self.plan().is_none()
+            && self.plan(&shared.settings).is_none()
         {
             self.silent_since = now;
             self.retransmit_at = (now + self.probe_interval()).min(self.gives_up_at(shared));
@@ -106,7 +106,7 @@ impl Connection {
                     self.override_due = true;
                 }
                 // If there is a little room, data asks as well as a probe does.
-                self.probe_due = self.plan().is_none();
+                self.probe_due = self.plan(&shared.settings).is_none();
                 self.probes = self.probes.saturating_add(1);
                 self.retransmit_at = (now + self.probe_interval()).min(self.gives_up_at(shared));
             }

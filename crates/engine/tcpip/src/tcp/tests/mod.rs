@@ -8,6 +8,7 @@ mod blind;
 mod closed_and_listen;
 mod closing;
 mod icmp;
+mod large;
 mod lifecycle;
 mod limits;
 mod model;

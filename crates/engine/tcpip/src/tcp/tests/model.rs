@@ -14,7 +14,9 @@ use crate::socket::{ListenerId, TcpId, TcpStatus};
 use crate::tcp::{Seq, Tcp};
 use crate::time::Instant;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::num::NonZeroU16;
 use core::time::Duration;
+use std::collections::VecDeque;
 
 /// What a program wants of its connection, and how far it is.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +50,46 @@ pub(crate) struct Node {
     /// The test itself is the program.
     pub(crate) is_manual: bool,
     dice: Dice,
+    device: Device,
+    /// Segments that the device has cut and not sent yet.
+    cut: VecDeque<Wire>,
+}
+
+/// What goes over the link: addresses, a segment, and if it is several in one, their payload.
+type Wire = (IpAddr, IpAddr, Vec<u8>, Option<NonZeroU16>);
+
+/// What a host's device does with a segment that is to be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// It takes none.
+    Plain,
+    /// Cuts it.
+    Cuts,
+    /// Hands it on as it is: the peer is on the same machine.
+    Hands,
+}
+
+/// The segments that a device makes of a large one.
+fn cut((source, destination, bytes, mss): Wire) -> VecDeque<Wire> {
+    let Some(mss) = mss else { return [(source, destination, bytes, None)].into() };
+    let (header, payload) = bytes.split_at(usize::from(bytes[12] >> 4) * 4);
+    assert!(payload.len() > usize::from(mss.get()), "one segment need not be cut");
+    let sequence = u32::from_be_bytes(bytes[4..8].try_into().unwrap());
+    let pieces = payload.chunks(mss.get().into()).enumerate();
+    let count = pieces.len();
+    pieces
+        .map(|(number, piece)| {
+            let mut segment = header.to_vec();
+            let done = number as u32 * u32::from(mss.get());
+            segment[4..8].copy_from_slice(&sequence.wrapping_add(done).to_be_bytes());
+            if number + 1 < count {
+                // Neither FIN nor PSH.
+                segment[13] &= !0x09;
+            }
+            segment.extend(piece);
+            (source, destination, segment, None)
+        })
+        .collect()
 }
 
 pub(crate) const ADDRESSES: [IpAddr; 2] =
@@ -55,11 +97,27 @@ pub(crate) const ADDRESSES: [IpAddr; 2] =
 
 impl Node {
     pub(crate) fn new(which: u8, limits: Limits, mtu: usize, seed: u64) -> Node {
-        let mut tcp = Tcp::new(&limits, Keys::new([which; 32]), mtu);
+        let mut tcp = Tcp::new(&limits, Keys::new([which; 32]), mtu, 0);
         // Sequence numbers of both wrap in the middle of the transfer.
         tcp.origins.fixed = Some(Seq(u32::MAX - (seed % 20_000) as u32));
         let dice = Dice(seed ^ u64::from(which) << 32);
-        Node { tcp, limits, listener: None, program: Program::default(), is_manual: false, dice }
+        Node {
+            tcp,
+            limits,
+            listener: None,
+            program: Program::default(),
+            is_manual: false,
+            dice,
+            device: Device::Plain,
+            cut: VecDeque::new(),
+        }
+    }
+
+    /// The host's device takes segments of up to `bytes`.
+    fn attach(&mut self, device: Device, bytes: usize) {
+        self.device = device;
+        let bytes = if device == Device::Plain { 0 } else { bytes };
+        self.tcp.shared.settings.large_segment_bytes = bytes;
     }
 
     fn listen(&mut self) {
@@ -173,18 +231,32 @@ impl Node {
 }
 
 impl End for Node {
-    type Packet = (IpAddr, IpAddr, Vec<u8>);
+    type Packet = Wire;
 
-    fn receive(&mut self, now: Instant, (source, destination, bytes): Self::Packet) {
-        self.tcp.handle_segment(now, source, destination, &bytes);
+    fn receive(&mut self, now: Instant, (source, destination, bytes, mss): Self::Packet) {
+        self.tcp.handle_segment(now, source, destination, &bytes, mss);
         self.run(now);
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Self::Packet> {
+        if let Some(segment) = self.cut.pop_front() {
+            return Some(segment);
+        }
         let mut buffer = vec![0; 65_535];
         let out = self.tcp.poll_transmit(now, &mut buffer)?;
         buffer.truncate(out.len);
-        Some((out.source, out.destination, buffer))
+        let segment = (out.source, out.destination, buffer, out.mss);
+        match self.device {
+            Device::Cuts => {
+                self.cut = cut(segment);
+                self.cut.pop_front()
+            }
+            Device::Hands => Some(segment),
+            Device::Plain => {
+                assert_eq!(out.mss, None, "the device does not cut");
+                Some(segment)
+            }
+        }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -282,6 +354,44 @@ fn every_byte_arrives_over_a_bad_link() {
             assert_eq!(node.program.received, node.program.expects, "seed {seed}");
         }
     }
+}
+
+/// Both programs send; the devices of both ends take large segments, in every combination.
+#[test]
+fn every_byte_arrives_in_large_segments() {
+    let devices = [Device::Cuts, Device::Hands, Device::Plain];
+    let (mut large, mut clean, mut waits) = (0, 0, 0);
+    for seed in 0..180 {
+        let mut dice = Dice(seed);
+        let is_clean = seed % 2 == 0;
+        let percent = |dice: &mut Dice, most| if is_clean { 0 } else { dice.below(most) };
+        let faults = Faults {
+            delay: Duration::from_millis(dice.below(120)),
+            loss: percent(&mut dice, 16),
+            duplication: percent(&mut dice, 10),
+            reordering: percent(&mut dice, 40),
+            jitter: Duration::from_millis(dice.below(200)),
+        };
+        let mut pair = run(seed, faults, |nodes, dice| {
+            for (which, node) in nodes.iter_mut().enumerate() {
+                let device = devices[(seed as usize / 2 / if which == 0 { 1 } else { 3 }) % 3];
+                node.attach(device, [3000, 20_000, 65_515][dice.below(3) as usize]);
+            }
+        });
+        finish(&mut pair, seed, Duration::from_secs(100_000));
+        for node in &pair.ends {
+            assert_eq!(node.program.error, None, "seed {seed} {faults:?}");
+            assert_eq!(node.program.received, node.program.expects, "seed {seed}");
+            let counters = node.tcp.counters();
+            large += counters.tcp_large_frames_received;
+            if is_clean {
+                clean += 1;
+                waits += counters.tcp_retransmit_timeouts;
+            }
+        }
+    }
+    assert!(large > 300, "{large} segments arrived whole");
+    assert!(clean > 100 && waits == 0, "{waits} timeouts over {clean} clean links");
 }
 
 /// W05, Z02, S03: every single packet, and every pair of packets, of a short exchange is lost.

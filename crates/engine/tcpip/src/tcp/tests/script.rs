@@ -11,6 +11,7 @@ use crate::tcp::{SegmentOut, Seq, Tcp, demux::Target};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::num::NonZeroU16;
 use core::time::Duration;
 use std::collections::VecDeque;
 
@@ -103,6 +104,8 @@ pub(super) struct Sent {
     pub(super) at: Instant,
     pub(super) header: Header,
     pub(super) payload: Vec<u8>,
+    /// The device cuts it into segments with so much payload.
+    pub(super) mss: Option<u16>,
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
 }
@@ -142,7 +145,7 @@ impl Host {
     }
 
     pub(super) fn with(limits: Limits, mtu: usize, peer_isn: u32, host_isn: u32) -> Host {
-        let mut tcp = Tcp::new(&limits, Keys::new([42; 32]), mtu);
+        let mut tcp = Tcp::new(&limits, Keys::new([42; 32]), mtu, 0);
         tcp.origins.fixed = Some(Seq(host_isn));
         Host {
             tcp,
@@ -233,15 +236,29 @@ impl Host {
     }
 
     pub(super) fn rx_bytes(&mut self, source: IpAddr, bytes: &[u8]) -> &mut Host {
-        self.tcp.handle_segment(self.now, source, HOST, bytes);
+        self.tcp.handle_segment(self.now, source, HOST, bytes, None);
         self.drain();
+        self
+    }
+
+    /// Several segments of the peer arrive in one, with `mss` bytes of payload each.
+    pub(super) fn rx_large(&mut self, seg: Seg, mss: u16) -> &mut Host {
+        let bytes = self.encode(&seg);
+        self.tcp.handle_segment(self.now, PEER, HOST, &bytes, NonZeroU16::new(mss));
+        self.drain();
+        self
+    }
+
+    /// The device cuts segments of up to `bytes`, TCP header included.
+    pub(super) fn with_large(mut self, bytes: usize) -> Host {
+        self.tcp.shared.settings.large_segment_bytes = bytes;
         self
     }
 
     /// A segment arrives, and nothing is looked at: for floods.
     pub(super) fn rx_quietly(&mut self, source: IpAddr, seg: Seg) {
         let bytes = self.encode(&seg);
-        self.tcp.handle_segment(self.now, source, HOST, &bytes);
+        self.tcp.handle_segment(self.now, source, HOST, &bytes, None);
     }
 
     /// Whatever was sent is RST.
@@ -265,7 +282,7 @@ impl Host {
     /// Takes what the host sends, and checks what must always hold.
     pub(super) fn drain(&mut self) {
         let mut buffer = vec![0xee; MTU.max(65_535) - 20];
-        while let Some(SegmentOut { source, destination, len }) =
+        while let Some(SegmentOut { source, destination, len, mss }) =
             self.tcp.poll_transmit(self.now, &mut buffer)
         {
             let segment = Segment::parse(&buffer[..len]).expect("what we send is well formed");
@@ -276,6 +293,7 @@ impl Host {
                 at: self.now,
                 header: segment.header,
                 payload: segment.payload.to_vec(),
+                mss: mss.map(NonZeroU16::get),
                 source,
                 destination,
             });
