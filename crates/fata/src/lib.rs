@@ -42,6 +42,7 @@ mod clients;
 mod export;
 mod interface;
 mod log;
+mod memory_disk;
 mod shutdown;
 pub mod system;
 pub mod wiring;
@@ -53,6 +54,7 @@ pub use export::Export;
 pub use fata_macros::{Devices, main};
 pub use fata_net::{Stack, TcpListener, TcpStream, UdpSocket};
 pub use interface::Interface;
+pub use memory_disk::MemoryDisk;
 pub use wiring::{Argument, Device, Devices};
 
 /// The device traits, for programs and libraries that are generic over devices.
