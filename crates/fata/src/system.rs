@@ -14,6 +14,12 @@ pub fn memory() -> Option<Memory> {
     implementation::memory()
 }
 
+/// What the machine has counted since it started, by name: how often it was idle, and on Xen its
+/// hypercalls, notifications and grants. Empty for a process.
+pub fn counters() -> Vec<(&'static str, u64)> {
+    implementation::counters()
+}
+
 /// The target that the program was built for: `unix`, `virtio` or `xen`.
 pub const TARGET: &str = crate::wiring::TARGET;
 
@@ -40,14 +46,27 @@ mod implementation {
             used_bytes: kib("/proc/self/status", "VmRSS:")? * 1024,
         })
     }
+
+    pub(super) fn counters() -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 #[cfg(any(fata_target = "virtio", fata_target = "xen"))]
 mod implementation {
     use super::Memory;
-    use fata_machine::memory;
+    use fata_machine::{idle, memory};
 
     pub(super) fn memory() -> Option<Memory> {
         Some(Memory { total_bytes: memory::total_bytes(), used_bytes: memory::used_bytes() })
+    }
+
+    pub(super) fn counters() -> Vec<(&'static str, u64)> {
+        #[allow(unused_mut)]
+        let mut counters =
+            vec![("times_idle", idle::times_idle()), ("allocations", memory::allocations())];
+        #[cfg(fata_target = "xen")]
+        counters.extend(crate::wiring::xen_counters());
+        counters
     }
 }
