@@ -44,8 +44,18 @@ impl Control {
     /// Resets the device, agrees on the features of `wanted` (and the event index) that it offers,
     /// and routes the interrupts of `queues` queues: steps 1 to 6 of section 3.1.1.
     pub(crate) fn start(
-        mut transport: Box<dyn Transport>,
+        transport: Box<dyn Transport>,
         wanted: u64,
+        queues: u16,
+    ) -> Result<Self, ProbeError> {
+        Self::start_choosing(transport, |_| wanted, queues)
+    }
+
+    /// [`start`](Self::start) with features that are wanted only beside others: `wanted` is told
+    /// what the device offers.
+    pub(crate) fn start_choosing(
+        mut transport: Box<dyn Transport>,
+        wanted: impl FnOnce(u64) -> u64,
         queues: u16,
     ) -> Result<Self, ProbeError> {
         if !reset(transport.as_ref()) {
@@ -172,7 +182,7 @@ fn reset(transport: &dyn Transport) -> bool {
 
 fn agree(
     transport: &mut dyn Transport,
-    wanted: u64,
+    wanted: impl FnOnce(u64) -> u64,
     queues: u16,
 ) -> Result<(u64, Arc<Interrupts>), ProbeError> {
     transport.set_status(status::ACKNOWLEDGE);
@@ -181,7 +191,7 @@ fn agree(
     if offered & feature::VERSION_1 == 0 {
         return Err(ProbeError::LegacyDevice);
     }
-    let features = offered & (wanted | feature::VERSION_1 | feature::EVENT_IDX);
+    let features = offered & (wanted(offered) | feature::VERSION_1 | feature::EVENT_IDX);
     transport.accept_features(features);
     let chosen = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
     transport.set_status(chosen);

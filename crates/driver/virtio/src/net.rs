@@ -12,6 +12,7 @@
 
 mod counters;
 mod header;
+mod transmit;
 
 pub use counters::NetCounters;
 
@@ -23,8 +24,9 @@ use core::task::{Context, Poll};
 use fata_device::{MacAddress, Nic, NicError, Offloads, Received, Transmit};
 use fata_shared::dma::{DmaBuffer, LentBuffer};
 use fata_virtq::{Segment, Used};
-use header::HEADER_LEN;
+use header::{Families, HEADER_LEN};
 use std::sync::Arc;
+use transmit::{Buffers, Plan};
 
 /// Feature bits (section 5.1.3).
 pub(crate) mod feature {
@@ -32,6 +34,10 @@ pub(crate) mod feature {
     pub(crate) const GUEST_CSUM: u64 = 1 << 1;
     pub(crate) const MTU: u64 = 1 << 3;
     pub(crate) const MAC: u64 = 1 << 5;
+    pub(crate) const GUEST_TSO4: u64 = 1 << 7;
+    pub(crate) const GUEST_TSO6: u64 = 1 << 8;
+    pub(crate) const HOST_TSO4: u64 = 1 << 11;
+    pub(crate) const HOST_TSO6: u64 = 1 << 12;
     pub(crate) const MRG_RXBUF: u64 = 1 << 15;
     pub(crate) const STATUS: u64 = 1 << 16;
 }
@@ -45,27 +51,33 @@ const ETHERNET_HEADER_LEN: usize = 14;
 const MTU_DEFAULT: usize = 1500;
 /// The least MTU that IPv4 allows (RFC 791).
 const MTU_MIN: usize = 68;
+/// The longest IP packet without a jumbogram's option, in bytes: what a device cuts at most.
+const IP_BYTES_MAX: usize = 65_535;
+/// Least memory for receive buffers with which frames of several segments are asked for: such a
+/// frame of 64 KiB, and half of the next one.
+const SEGMENTED_RECEIVE_BYTES_MIN: usize = 96 * 1024;
 /// Size of a receive buffer when frames may span several: holds a whole Ethernet frame, and two
 /// make a page.
 const MERGEABLE_BUFFER_LEN: usize = 2048;
 /// Fewer buffers than this in a direction, and it stalls at every batch.
-const BUFFERS_MIN: usize = 4;
+const BUFFERS_MIN: u16 = 4;
 /// More than this never help: it is a whole send window of 64 KiB for five connections at once.
-const BUFFERS_MAX: usize = 256;
+const BUFFERS_MAX: u16 = 256;
 
 /// How much memory a network device may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetOptions {
     /// For receive buffers, in bytes; 4 to 256 buffers of 2 KiB (more if the MTU asks for it).
     pub receive_bytes: usize,
-    /// For transmit buffers, in bytes; 4 to 256 buffers of an MTU and 26 bytes.
+    /// For transmit buffers, in bytes; 4 to 256 buffers of an MTU and 26 bytes, or half of it for
+    /// 4 buffers of up to 64 KiB if the device cuts TCP segments.
     pub transmit_bytes: usize,
 }
 
 impl Default for NetOptions {
-    /// 512 KiB and 384 KiB: the most that is of use with an MTU of 1500.
+    /// 512 KiB each: the most that is of use with an MTU of 1500.
     fn default() -> Self {
-        NetOptions { receive_bytes: 512 * 1024, transmit_bytes: 384 * 1024 }
+        NetOptions { receive_bytes: 512 * 1024, transmit_bytes: 512 * 1024 }
     }
 }
 
@@ -91,8 +103,11 @@ pub struct VirtioNet {
     mergeable: bool,
     /// The queues, or why the device was closed.
     state: Result<Queues, NicError>,
-    /// Transmit buffers that the device does not have; the one used last is on top, warm.
-    free: Vec<DmaBuffer>,
+    /// What the device may give us, and takes from us, in several segments.
+    receive_segments: Families,
+    offloads: Offloads,
+    /// Transmit buffers that the device does not have.
+    free: Buffers,
     /// Where a frame that spans several buffers is joined. At most a frame and a buffer long.
     joined: Vec<u8>,
     counters: Arc<NetCounters>,
@@ -108,9 +123,22 @@ impl VirtioNet {
         transport: Box<dyn Transport>,
         options: &NetOptions,
     ) -> Result<Self, ProbeError> {
-        use feature::{CSUM, GUEST_CSUM, MAC, MRG_RXBUF, MTU, STATUS};
-        let wanted = CSUM | GUEST_CSUM | MTU | MAC | MRG_RXBUF | STATUS;
-        let mut control = Control::start(transport, wanted, 2)?;
+        use feature::{CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6};
+        use feature::{MAC, MRG_RXBUF, MTU, STATUS};
+        let wanted = |offered: u64| {
+            let mut wanted = CSUM | GUEST_CSUM | MTU | MAC | MRG_RXBUF | STATUS;
+            // Section 5.1.3.1: no segmentation without checksums.
+            if offered & CSUM != 0 {
+                wanted |= HOST_TSO4 | HOST_TSO6;
+            }
+            // Without mergeable buffers each would have to hold 64 KiB.
+            let has_room = options.receive_bytes >= SEGMENTED_RECEIVE_BYTES_MIN;
+            if offered & GUEST_CSUM != 0 && offered & MRG_RXBUF != 0 && has_room {
+                wanted |= GUEST_TSO4 | GUEST_TSO6;
+            }
+            wanted
+        };
+        let mut control = Control::start_choosing(transport, wanted, 2)?;
         if !control.has(MAC) {
             return Err(ProbeError::MissingFeature("VIRTIO_NET_F_MAC"));
         }
@@ -141,9 +169,12 @@ impl VirtioNet {
         let whole = HEADER_LEN + ETHERNET_HEADER_LEN + mtu;
         let receive_len = if mergeable { MERGEABLE_BUFFER_LEN } else { whole.max(2048) };
         let receive_count = count_within(options.receive_bytes, receive_len);
-        let transmit_count = count_within(options.transmit_bytes, whole);
+        let cuts = control.has(HOST_TSO4) || control.has(HOST_TSO6);
+        let plan = Plan::new(options.transmit_bytes, mtu, cuts);
+        let receive_segments =
+            Families { ipv4: control.has(GUEST_TSO4), ipv6: control.has(GUEST_TSO6) };
         let receive_size = control.queue_size(RECEIVE_QUEUE, 2, receive_count)?;
-        let transmit_size = control.queue_size(TRANSMIT_QUEUE, 2, transmit_count)?;
+        let transmit_size = control.queue_size(TRANSMIT_QUEUE, 2, plan.count())?;
         let mut receive = control.queue(RECEIVE_QUEUE, receive_size)?;
         let transmit = control.queue(TRANSMIT_QUEUE, transmit_size)?;
         // With mergeable buffers a whole frame must fit into all of them together (section
@@ -154,15 +185,37 @@ impl VirtioNet {
                 "an MTU of {mtu} needs a receive queue of more than {receive_size}"
             )));
         }
+        let largest = HEADER_LEN + ETHERNET_HEADER_LEN + IP_BYTES_MAX;
+        if receive_segments != Families::default()
+            && usize::from(receive_count) * receive_len < largest
+        {
+            return Err(ProbeError::BadConfiguration(format!(
+                "frames of {largest} bytes, which it offers to deliver, need a receive queue of \
+                 more than {receive_size}"
+            )));
+        }
         for _ in 0..receive_count {
             offer(&mut receive, DmaBuffer::zeroed(receive_len));
         }
-        let free = (0..transmit_count.min(transmit_size)).map(|_| DmaBuffer::zeroed(whole));
+        let free = plan.make(transmit_size);
+        // The device sums what it is told to sum, whatever it is (section 5.1.6.2).
+        let checksum = control.has(CSUM);
+        let segmented_frame_bytes_max = free.segmented_frame_bytes_max();
+        let cuts = segmented_frame_bytes_max > 0;
+        let offloads = Offloads {
+            transmit_checksum: checksum,
+            transmit_checksum_ipv6: checksum,
+            segmentation_ipv4: cuts && control.has(HOST_TSO4),
+            segmentation_ipv6: cuts && control.has(HOST_TSO6),
+            segmented_frame_bytes_max,
+        };
 
         control.run();
         receive.notify();
         Ok(VirtioNet {
-            free: free.collect(),
+            free,
+            receive_segments,
+            offloads,
             control,
             mac,
             mtu,
@@ -203,7 +256,7 @@ impl VirtioNet {
                 drop(lent.take_back());
             }
         }
-        self.free = Vec::new();
+        self.free.clear();
         why
     }
 
@@ -244,21 +297,22 @@ impl VirtioNet {
                  {HEADER_LEN}"
             )));
         };
-        let said = Received {
-            checksum: header.checksum(self.control.has(feature::GUEST_CSUM)),
-            segmentation: None,
-        };
-        let frame_max = ETHERNET_HEADER_LEN + self.mtu;
+        let checksum = header.checksum(self.control.has(feature::GUEST_CSUM));
+        let said = header.segmentation(self.receive_segments);
+        let ip_max = if let Ok(Some(_)) = said { IP_BYTES_MAX } else { self.mtu };
+        let frame_max = ETHERNET_HEADER_LEN + ip_max;
+        let said = said.map(|segmentation| Received { checksum, segmentation });
         let buffers = if self.mergeable { usize::from(header.buffers) } else { 1 };
 
-        let fit = if buffers == 1 {
+        let said = if buffers == 1 {
             let frame = &mut buffer[HEADER_LEN..written];
-            let fit = header.is_plain() && (ETHERNET_HEADER_LEN..=frame_max).contains(&frame.len());
-            if fit {
+            let is_fit = (ETHERNET_HEADER_LEN..=frame_max).contains(&frame.len());
+            let said = said.ok().filter(|_| is_fit);
+            if let Some(said) = said {
                 consume(frame, said);
             }
             offer(receive, buffer);
-            fit
+            said
         } else {
             // Section 5.1.6.4: 0 is never right, and there are no more than the device had. A frame
             // may well be too long (another host on the wire may have a larger MTU): it is passed
@@ -289,17 +343,23 @@ impl VirtioNet {
                 }
                 offer(receive, part);
             }
-            let fit =
-                header.is_plain() && (ETHERNET_HEADER_LEN..=frame_max).contains(&self.joined.len());
-            if fit {
+            let is_fit = (ETHERNET_HEADER_LEN..=frame_max).contains(&self.joined.len());
+            let said = said.ok().filter(|_| is_fit);
+            if let Some(said) = said {
                 NetCounters::add(&self.counters.joined, 1);
                 consume(&mut self.joined, said);
             }
-            fit
+            said
         };
-        let counter = if fit { &self.counters.received } else { &self.counters.receive_unfit };
-        NetCounters::add(counter, 1);
-        Ok(fit)
+        let Some(said) = said else {
+            NetCounters::add(&self.counters.receive_unfit, 1);
+            return Ok(false);
+        };
+        NetCounters::add(&self.counters.received, 1);
+        if said.segmentation.is_some() {
+            NetCounters::add(&self.counters.received_segmented, 1);
+        }
+        Ok(true)
     }
 
     /// A transmit buffer that the device does not have, if there is one.
@@ -311,8 +371,8 @@ impl VirtioNet {
         // Always, not only when all are out: a buffer used again soon is still in the cache.
         loop {
             match transmit.take_used() {
-                Ok(Some(used)) => self.free.push(used.token.take_back()),
-                Ok(None) => return Ok(self.free.pop()),
+                Ok(Some(used)) => self.free.put(used.token.take_back()),
+                Ok(None) => return Ok(self.free.take()),
                 Err(rule) => return Err(self.close_for(rule)),
             }
         }
@@ -321,7 +381,7 @@ impl VirtioNet {
 
 /// How many buffers of `len` bytes a budget allows.
 fn count_within(budget: usize, len: usize) -> u16 {
-    (budget / len).clamp(BUFFERS_MIN, BUFFERS_MAX) as u16
+    (budget / len).clamp(BUFFERS_MIN.into(), BUFFERS_MAX.into()) as u16
 }
 
 /// Gives a receive buffer to the device.
@@ -345,13 +405,7 @@ impl Nic for VirtioNet {
     }
 
     fn offloads(&self) -> Offloads {
-        // The device sums what it is told to sum, whatever it is (section 5.1.6.2).
-        let checksum = self.control.has(feature::CSUM);
-        Offloads {
-            transmit_checksum: checksum,
-            transmit_checksum_ipv6: checksum,
-            ..Offloads::default()
-        }
+        self.offloads
     }
 
     fn poll_receive(
@@ -413,7 +467,7 @@ impl Nic for VirtioNet {
             }
         };
         let Some(transmit) = fill(&mut buffer[HEADER_LEN..]) else {
-            self.free.push(buffer);
+            self.free.put(buffer);
             return Poll::Ready(Ok(false));
         };
         let len = HEADER_LEN + transmit.len;
@@ -423,8 +477,8 @@ impl Nic for VirtioNet {
             transmit.len,
             buffer.len() - HEADER_LEN
         );
-        header::write(&mut buffer, transmit.partial_checksum);
-        let lent = buffer.lend();
+        header::write(&mut buffer, &transmit);
+        let lent = self.free.settle(buffer, len).lend();
         let segment = Segment { address: lent.address(), len: len as u32 };
         let queues = match &mut self.state {
             Ok(queues) => queues,
@@ -433,11 +487,14 @@ impl Nic for VirtioNet {
         match queues.transmit.add(&[segment], &[], lent) {
             Ok(()) => {
                 NetCounters::add(&self.counters.transmitted, 1);
+                if transmit.segmentation.is_some() {
+                    NetCounters::add(&self.counters.transmitted_segmented, 1);
+                }
                 Poll::Ready(Ok(true))
             }
             // There are no more buffers than descriptors: only a queue that failed refuses.
             Err(error) => {
-                self.free.push(error.token.take_back());
+                self.free.put(error.token.take_back());
                 Poll::Ready(Err(self.close_for("the transmit queue is closed")))
             }
         }

@@ -31,6 +31,8 @@ impl NetKind {
     /// All features that the driver knows, on queues of 256, with an MTU of 1500.
     pub(crate) fn spec() -> Spec {
         let features = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 15 | 1 << 16;
+        // Segmentation in both directions and families.
+        let features = features | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
         let mut config = MAC.to_vec();
         config.extend([1, 0, 1, 0]);
         config.extend(1500u16.to_le_bytes());

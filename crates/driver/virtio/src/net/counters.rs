@@ -10,10 +10,14 @@ pub struct NetCounters {
     /// Of those: frames that spanned several buffers and were joined.
     pub joined: AtomicU64,
     /// Frames dropped because they are no longer than an Ethernet header, longer than the MTU
-    /// allows, or segments to be cut, which were not asked for.
+    /// allows, or several segments of a kind that was not asked for.
     pub receive_unfit: AtomicU64,
+    /// Of those given to the stack: frames of several TCP segments.
+    pub received_segmented: AtomicU64,
     /// Frames queued for transmission.
     pub transmitted: AtomicU64,
+    /// Of those: frames of TCP for the device to cut into segments.
+    pub transmitted_segmented: AtomicU64,
     /// How often a frame had to wait because the device had all buffers.
     pub transmit_waits: AtomicU64,
 }
