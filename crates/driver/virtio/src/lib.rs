@@ -41,6 +41,10 @@ use transport::Transport;
 /// A device with a driver that was started.
 #[derive(Debug)]
 #[non_exhaustive]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "few are made, and each is taken apart where it was made"
+)]
 pub enum Device {
     /// A network interface.
     Net(VirtioNet),
