@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::build::Target;
+use crate::config::Launcher;
 use crate::failure::Exit;
-use crate::run::request::{Block, Memory, Net, Publish};
+use crate::run::request::{Block, Memory, Net, Publish, domain_name};
+use crate::run::xen::Choice as XenChoice;
 use crate::run::{AccelChoice, Machine};
 use crate::ui::Color;
 
@@ -55,11 +57,16 @@ pub(crate) enum Command {
     New(New),
     /// Build a package into an image
     Build(Build),
-    /// Run a package or an image: as a process (unix) or as a machine of its own (virtio)
+    /// Run a package or an image: as a process (unix) or as a machine of its own (virtio, xen)
     #[command(after_long_help = RUN_EXAMPLES)]
     Run(Box<Run>),
     /// Print what an image is, what devices it needs and what arguments it takes
     Describe(Describe),
+    /// Print the file by which another launcher starts an image, such as Xen's xl
+    ///
+    /// It holds what `fata run` would attach, and a proposal for each disk that is not named.
+    #[command(after_long_help = CONFIG_EXAMPLES)]
+    Config(Config),
     /// Name the functions in a crash report: reads a console's log, writes it with names added
     ///
     /// `fata run` does so by itself; this is for logs from elsewhere. The report says the build id
@@ -141,16 +148,27 @@ pub(crate) struct Run {
     pub(crate) target: Option<Target>,
 
     /// Attach FILE as the block device NAME; with ,ro it cannot be written (repeatable)
+    ///
+    /// On Xen, NAME=backend=DOMAIN attaches the disk NAME that another guest serves, and
+    /// NAME=backend=DOMAIN/DISK its disk of another name.
     #[arg(long = "block", value_name = "NAME=FILE[,ro]", help_heading = "Devices")]
     pub(crate) blocks: Vec<Block>,
 
-    /// Connect the stacks: user (outgoing connections and published ports) or tap=INTERFACE
+    /// Connect the stacks and interfaces: user (outgoing connections and published ports),
+    /// tap=INTERFACE, bridge=BRIDGE or backend=DOMAIN
     ///
-    /// On virtio, "user" is QEMU's user networking, and the default. "tap=INTERFACE" puts the
-    /// machine onto a TAP interface of this computer; ",mac=MAC" behind it sets the card's address,
-    /// which otherwise is made from the names of package and stack. A program with several stacks
-    /// takes STACK:user and STACK:tap=INTERFACE. On unix, "user" is the host's own sockets.
-    #[arg(long = "net", value_name = "[STACK:]user|tap=INTERFACE", help_heading = "Devices")]
+    /// "user" is QEMU's user networking, and the default on virtio and in Xen's testbed; on unix it
+    /// is the host's own sockets. "tap=INTERFACE" puts the machine onto a TAP interface of this
+    /// computer; ",mac=MAC" behind it sets the card's address, which otherwise is made from the
+    /// names of package and stack. On Xen, "bridge=BRIDGE" is a bridge of dom0's, xenbr0 the default
+    /// on a host, and "backend=DOMAIN" another guest that serves network cards. A program with
+    /// several stacks takes STACK:user and STACK:tap=INTERFACE; who serves clients names each of
+    /// them so.
+    #[arg(
+        long = "net",
+        value_name = "[DEVICE:]user|tap=INTERFACE|bridge=BRIDGE|backend=DOMAIN",
+        help_heading = "Devices"
+    )]
     pub(crate) nets: Vec<Net>,
 
     /// Lead a port of this computer to one of the machine (repeatable)
@@ -161,7 +179,7 @@ pub(crate) struct Run {
     #[arg(long = "publish", short = 'p', value_name = "HOST:GUEST", help_heading = "Devices")]
     pub(crate) published: Vec<Publish>,
 
-    /// Memory of the machine, such as 64M [default: 128M]
+    /// Memory of the machine, such as 64M [default: 128M, on Xen 32M]
     #[arg(long, short, value_name = "SIZE", help_heading = "Machine")]
     pub(crate) memory: Option<Memory>,
 
@@ -172,6 +190,14 @@ pub(crate) struct Run {
     /// Hardware virtualisation (kvm) or emulation (tcg) [default: auto]
     #[arg(long, value_enum, help_heading = "Machine")]
     pub(crate) accel: Option<AccelChoice>,
+
+    /// On Xen: which host runs it [default: this computer if it is dom0, else the testbed]
+    #[arg(long, value_enum, value_name = "HOST", help_heading = "Machine")]
+    pub(crate) xen: Option<XenChoice>,
+
+    /// On Xen: the domain's name [default: the package's, with a number when it is taken]
+    #[arg(long, value_parser = domain_name, help_heading = "Machine")]
+    pub(crate) name: Option<String>,
 
     /// End the program after this many seconds, with exit code 79
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -201,6 +227,50 @@ pub(crate) struct Describe {
     pub(crate) json: bool,
 }
 
+/// `fata config`.
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+
+    /// Who will start it
+    #[arg(long = "for", value_enum, value_name = "LAUNCHER", default_value = "xl")]
+    pub(crate) launcher: Launcher,
+
+    /// Write the file here, instead of to stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// The machine's name [default: the package's]
+    #[arg(long, value_parser = domain_name)]
+    pub(crate) name: Option<String>,
+
+    /// Attach FILE, a path of the host's, as the block device NAME (repeatable)
+    #[arg(
+        long = "block",
+        value_name = "NAME=FILE[,ro]|NAME=backend=DOMAIN[/DISK]",
+        help_heading = "Devices"
+    )]
+    pub(crate) blocks: Vec<Block>,
+
+    /// Connect the stacks and interfaces to a bridge or a driver domain [default: bridge=xenbr0]
+    #[arg(
+        long = "net",
+        value_name = "[DEVICE:]bridge=BRIDGE|backend=DOMAIN[,mac=MAC]",
+        help_heading = "Devices"
+    )]
+    pub(crate) nets: Vec<Net>,
+
+    /// Memory of the machine, such as 64M [default: 32M]
+    #[arg(long, short, value_name = "SIZE", help_heading = "Machine")]
+    pub(crate) memory: Option<Memory>,
+
+    /// Words for the program: NAME=VALUE for its environment, then --ARGUMENT=VALUE
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) words: Vec<String>,
+}
+
 /// `fata symbolize`.
 #[derive(Debug, Args)]
 pub(crate) struct Symbolize {
@@ -217,6 +287,11 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  fata config target/fata/web.xen -o web.cfg && xl create -c web.cfg
+  fata config web.xen --block data=/dev/vg/web --net bridge=br0 -- --port=80";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   fata run                                          the package here, as a process
@@ -224,6 +299,7 @@ Examples:
   fata run -t virtio --block data=disk.img,ro       with a disk
   fata run examples/https -t virtio --net tap=tap0  on a TAP interface
   fata run target/fata/web.virtio -- --port=80      an image, with an argument
+  fata run -t xen -p 8443:443                       a guest of Xen: of this computer's, or in QEMU
 
 The program's exit code becomes this tool's. `fata help` lists the tool's own.";
 

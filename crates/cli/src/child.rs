@@ -18,6 +18,12 @@ use crate::failure::{Exit, Failure, Result};
 /// First argument of the tool when it is to become another program.
 const TETHER: &str = "__tether";
 
+/// First argument of the tool when it is to guard something.
+const GUARD: &str = "__guard";
+
+/// What a [`Guard`] is told when there is nothing to guard any more.
+const DISMISSED: u8 = b'.';
+
 /// How long a program has to end by itself after SIGTERM. QEMU writes out its disks' caches.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -45,6 +51,52 @@ pub(crate) fn become_tethered() {
     }
     let error = Command::new(&program).args(words).exec();
     failure(format!("cannot start {}: {error}", program.display()));
+}
+
+/// If this process was started by [`Guard::start`], guards; returns only otherwise.
+pub(crate) fn become_guard() {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().as_deref() != Some(OsStr::new(GUARD)) {
+        return;
+    }
+    let mut said = Vec::new();
+    // An error is an end, too.
+    let _ = std::io::Read::read_to_end(&mut std::io::stdin(), &mut said);
+    if said != [DISMISSED]
+        && let Some(program) = words.next()
+    {
+        let _ = Command::new(program).args(words).stdin(Stdio::null()).status();
+    }
+    std::process::exit(0);
+}
+
+/// A process that cleans up when the tool dies, for what is no process and so cannot be tethered,
+/// such as a domain of a Xen host.
+///
+/// It waits for the end of a pipe, which the kernel closes however the tool ends.
+pub(crate) struct Guard {
+    child: Child,
+}
+
+impl Guard {
+    /// Runs `command` when this process ends without [`dismiss`](Self::dismiss).
+    pub(crate) fn start(command: &[&OsStr]) -> Result<Self> {
+        let mut guard = Command::new("/proc/self/exe");
+        guard.arg(GUARD).args(command).process_group(0);
+        guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child =
+            guard.spawn().map_err(|error| Failure::io("start a process that cleans up", &error))?;
+        Ok(Self { child })
+    }
+
+    /// There is nothing to clean up any more.
+    pub(crate) fn dismiss(mut self) {
+        if let Some(mut pipe) = self.child.stdin.take() {
+            // A guard that is gone needs no word.
+            let _ = std::io::Write::write_all(&mut pipe, &[DISMISSED]);
+        }
+        let _ = self.child.wait();
+    }
 }
 
 /// A command that starts `program` tethered. Call it, and spawn it, on the main thread: the kernel

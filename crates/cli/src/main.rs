@@ -1,14 +1,15 @@
 //! The `fata` command: builds, runs and describes sealed images.
 //!
 //! [`args`] is the command line, [`failure`] how things fail; [`package`], [`build`] and [`image`]
-//! lead from a Cargo package to a sealed ELF and back; [`run`] is QEMU and processes; [`child`]
-//! makes sure that nothing outlives the tool. docs/cli.md is the reference for users.
+//! lead from a Cargo package to a sealed ELF and back; [`run`] is QEMU, Xen and processes; [`config`]
+//! writes what other launchers read; [`child`] makes sure that nothing outlives the tool. docs/cli.md is the reference for users.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod build;
 mod child;
+mod config;
 mod describe;
 mod digest;
 mod failure;
@@ -36,6 +37,7 @@ use ui::Ui;
 
 fn main() -> ExitCode {
     child::become_tethered();
+    child::become_guard();
     build::become_linker();
     let cli = Cli::parse();
     let ui = Ui::new(cli.global.color, cli.global.quiet, cli.global.verbose);
@@ -92,6 +94,8 @@ fn dispatch(ui: Ui, command: Command) -> Result<u8> {
                 blocks: args.blocks,
                 memory: args.memory,
                 accel: args.accel,
+                xen: args.xen,
+                name: args.name,
                 timeout: args.timeout.map(Duration::from_secs_f64),
                 words: args.words,
                 json: args.json,
@@ -104,6 +108,22 @@ fn dispatch(ui: Ui, command: Command) -> Result<u8> {
                 run::report::print_json(&describe::Description::new(&image));
             } else {
                 print(&describe::text(ui, &image))?;
+            }
+            Ok(0)
+        }
+        Command::Config(args) => {
+            let request = config::Request {
+                image: args.image,
+                name: args.name,
+                nets: args.nets,
+                blocks: args.blocks,
+                memory: args.memory,
+                words: args.words,
+            };
+            let text = config::text(&request, args.launcher)?;
+            match args.output {
+                Some(path) => files::write(&path, text.as_bytes(), false)?,
+                None => print(&text)?,
             }
             Ok(0)
         }

@@ -86,9 +86,9 @@ fn corrupt_and_truncated_images() {
     let newer = image_bytes("{\"fata\":2}", Code::default(), &[1; 20]);
     std::fs::write(&web.image, newer).unwrap();
     web.run(&[]).fails(73, &["format 2", "update"]);
-    let xen = image_bytes(&manifest("xen", "", ""), Code::default(), &[1; 20]);
-    std::fs::write(&web.image, xen).unwrap();
-    web.run(&[]).fails(73, &["image for xen", "cannot run"]);
+    let future = image_bytes(&manifest("moon", "", ""), Code::default(), &[1; 20]);
+    std::fs::write(&web.image, future).unwrap();
+    web.run(&[]).fails(73, &["image for moon", "cannot run"]);
 }
 
 #[test]
@@ -138,7 +138,8 @@ fn a_tap_interface_that_is_not_there() {
     plain
         .run(&["--net", "tap=lo", "--publish", "8443:443"])
         .fails(75, &["cannot be published", "address of its own"]);
-    plain.run(&["--net", "bridge=br0"]).fails(2, &["user or tap=INTERFACE"]);
+    plain.run(&["--net", "cable"]).fails(2, &["expected user, tap=INTERFACE"]);
+    plain.run(&["--net", "bridge=br0"]).fails(2, &["bridge=br0 is for Xen", "-t xen"]);
 }
 
 #[test]

@@ -48,7 +48,9 @@ impl Target {
 
     /// The target of a manifest, when this tool knows it.
     pub(crate) fn from_manifest(name: &str) -> Option<Self> {
-        [Target::Unix, Target::Virtio, Target::Xen].into_iter().find(|target| target.as_str() == name)
+        [Target::Unix, Target::Virtio, Target::Xen]
+            .into_iter()
+            .find(|target| target.as_str() == name)
     }
 }
 

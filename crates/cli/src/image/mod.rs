@@ -67,8 +67,9 @@ impl Image {
             }
             Some(_) => return Err(Problem::corrupt("its PVH note is malformed")),
         };
-        if manifest.target == "virtio" && pvh_entry.is_none() {
-            return Err(Problem::corrupt("its manifest says virtio, but it has no PVH entry"));
+        if ["virtio", "xen"].contains(&manifest.target.as_str()) && pvh_entry.is_none() {
+            let what = format!("its manifest says {}, but it has no PVH entry", manifest.target);
+            return Err(Problem::corrupt(what));
         }
         let segments = elf.segments().to_vec();
         Ok(Self { path: path.to_owned(), manifest, build_id, pvh_entry, segments, bytes })

@@ -25,12 +25,28 @@ pub(crate) struct Arguments {
     pub(crate) help: bool,
 }
 
+impl Arguments {
+    /// The value of the setting `--DEVICE.SETTING`, if it is given.
+    pub(crate) fn setting(&self, device: &str, setting: &str) -> Option<&str> {
+        let is_it = |name: &str| {
+            let rest = name.strip_prefix(device).and_then(|rest| rest.strip_prefix('.'));
+            rest == Some(setting)
+        };
+        self.values.iter().find(|(name, _)| is_it(name)).map(|(_, value)| value.as_str())
+    }
+}
+
 /// Settings that a device of `kind` takes on `target`.
 fn settings(kind: &str, target: Target) -> &'static [&'static str] {
     match (kind, target) {
         ("stack", Target::Unix) => &["address", "gateway", "dns", "limits", "tap"],
-        ("stack", Target::Virtio) => &["address", "gateway", "dns", "limits"],
+        ("stack", Target::Virtio | Target::Xen) => &["address", "gateway", "dns", "limits"],
+        ("interface", Target::Unix) => &["tap"],
+        ("clients", Target::Unix) => &["taps"],
         ("block", Target::Unix) => &["file", "read-only"],
+        ("block", Target::Xen) => &["vdev"],
+        ("channel", Target::Unix) => &["path"],
+        ("channel", Target::Xen) => &["peer", "port"],
         _ => &[],
     }
 }
@@ -142,8 +158,10 @@ fn stray(word: &str, manifest: &Manifest) -> Failure {
 
 fn unknown(name: &str, manifest: &Manifest, known: &[String]) -> Failure {
     // A tool's own option behind `--` is a frequent slip.
-    const OURS: [&str; 9] =
-        ["net", "publish", "block", "memory", "accel", "machine", "timeout", "target", "json"];
+    const OURS: [&str; 11] = [
+        "net", "publish", "block", "memory", "accel", "machine", "timeout", "target", "json",
+        "xen", "name",
+    ];
     let near = did_you_mean(name, known.iter().map(String::as_str));
     let near = near.replacen("did you mean ", "did you mean --", 1);
     let what = format!("{} has no argument --{name}{near}", manifest.package);
@@ -242,6 +260,16 @@ mod tests {
     fn files_are_a_setting_on_unix_only() {
         let given = ["--data.file=x".to_owned(), "--data.read-only".to_owned()];
         assert!(check(&given, &manifest(), Target::Unix).is_ok());
+        assert!(check(&given, &manifest(), Target::Virtio).is_err());
+    }
+
+    #[test]
+    fn a_disk_is_named_as_xen_names_it_on_xen_only() {
+        let given = ["--data.vdev=xvdb".to_owned()];
+        let arguments = check(&given, &manifest(), Target::Xen).unwrap();
+        assert_eq!(arguments.setting("data", "vdev"), Some("xvdb"));
+        assert_eq!(arguments.setting("data", "file"), None);
+        assert_eq!(arguments.setting("da", "vdev"), None);
         assert!(check(&given, &manifest(), Target::Virtio).is_err());
     }
 

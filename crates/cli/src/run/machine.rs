@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ChildStderr, ChildStdout, ExitStatus, Stdio};
+use std::process::{ChildStderr, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use crate::child::{self, Signals, Tethered, tethered};
 use crate::failure::{Exit, Failure, Result};
 use crate::run::accel::Accelerator;
-use crate::run::console::{Console, Symbolizer};
+use crate::run::console_thread::{ConsoleEnd, ConsoleThread, Seen};
 use crate::run::control;
 use crate::run::qemu::{self, Plan};
 use crate::run::report::{Reporter, Started};
-use crate::symbols;
 use crate::ui::{Ui, printable};
 
 /// QEMU's name on the PATH; FATA_QEMU names another.
@@ -105,7 +104,7 @@ pub(crate) fn run(run: Run<'_>, mut plan: Plan<'_>) -> Result<u8> {
         match happenings.recv_timeout(wait) {
             Ok(Happening::Control(control::Event::Running)) => {
                 watch.ran = true;
-                reporter.started(ui, &Started::new(&plan, machine.id()));
+                reporter.started(ui, &Started::in_qemu(&plan, machine.id()));
             }
             Ok(Happening::Control(control::Event::Halted)) => {
                 machine.end();
@@ -131,17 +130,13 @@ pub(crate) fn run(run: Run<'_>, mut plan: Plan<'_>) -> Result<u8> {
     let (said, console) = threads.join();
     watch.drain(&happenings, |watch| {
         if watch.ran {
-            reporter.started(ui, &Started::new(&plan, machine.id()));
+            reporter.started(ui, &Started::in_qemu(&plan, machine.id()));
         }
     });
     if !said.trim().is_empty() && watch.ran {
         ui.detail(said.trim_end());
     }
-    for build_id in &console.missing_symbols {
-        ui.warn(&format!(
-            "no symbols for build {build_id}: `fata symbolize --symbols FILE` takes them"
-        ));
-    }
+    console.warn(ui);
     watch.judge(&plan, status, console.exit_code, &said)
 }
 
@@ -261,15 +256,9 @@ fn halted(plan: &Plan<'_>, said: &str) -> Failure {
     }
 }
 
-/// What the console thread knows at its end.
-struct ConsoleEnd {
-    exit_code: Option<u8>,
-    missing_symbols: Vec<String>,
-}
-
 /// The threads that serve QEMU's streams.
 struct Threads {
-    console: Option<JoinHandle<ConsoleEnd>>,
+    console: Option<ConsoleThread>,
     stderr: Option<JoinHandle<String>>,
     control: JoinHandle<()>,
 }
@@ -283,14 +272,17 @@ impl Threads {
         plan: &Plan<'_>,
         symbol_stores: Vec<std::path::PathBuf>,
     ) -> Self {
-        let mut candidates = vec![symbols::beside(&plan.image.path)];
-        candidates.extend(symbol_stores);
-        let symbolizer = Symbolizer::new(candidates, plan.image.build_id.clone());
         let streams = machine.streams();
         let console = streams.stdout.take().map(|stdout| {
-            let console = Console::new(reporter.console(), symbolizer);
             let sender = sender.clone();
-            std::thread::spawn(move || pass_console(stdout, console, &sender))
+            ConsoleThread::start(stdout, plan.image, symbol_stores, *reporter, move |seen| {
+                let happening = match seen {
+                    Seen::Bytes => return,
+                    Seen::ReaderGone => Happening::ReaderGone,
+                    Seen::Ended => Happening::ConsoleEnded,
+                };
+                let _ = sender.send(happening);
+            })
         });
         let stderr =
             streams.stderr.take().map(|stderr| std::thread::spawn(move || collect(stderr)));
@@ -306,39 +298,10 @@ impl Threads {
 
     /// Waits for them; QEMU has ended, so its streams have too.
     fn join(self) -> (String, ConsoleEnd) {
-        let console = self.console.and_then(|thread| thread.join().ok());
+        let console = self.console.map(ConsoleThread::join);
         let said = self.stderr.and_then(|thread| thread.join().ok());
         let _ = self.control.join();
-        let nothing = ConsoleEnd { exit_code: None, missing_symbols: Vec::new() };
-        (said.unwrap_or_default(), console.unwrap_or(nothing))
-    }
-}
-
-fn pass_console(
-    mut stdout: ChildStdout,
-    mut console: Console<Box<dyn std::io::Write + Send>>,
-    sender: &Sender<Happening>,
-) -> ConsoleEnd {
-    let mut buffer = vec![0; 16 * 1024];
-    let mut reader_gone = false;
-    loop {
-        match stdout.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                if console.take(&buffer[..count]).is_err() && !reader_gone {
-                    reader_gone = true;
-                    let _ = sender.send(Happening::ReaderGone);
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    let _ = console.finish();
-    let _ = sender.send(Happening::ConsoleEnded);
-    ConsoleEnd {
-        exit_code: console.exit_code(),
-        missing_symbols: console.missing_symbols().to_vec(),
+        (said.unwrap_or_default(), console.unwrap_or_default())
     }
 }
 
@@ -348,9 +311,4 @@ fn collect(mut stderr: ChildStderr) -> String {
     let _ = (&mut stderr).take(STDERR_BYTES_MAX).read_to_end(&mut kept);
     let _ = std::io::copy(&mut stderr, &mut std::io::sink());
     String::from_utf8_lossy(&kept).into_owned()
-}
-
-/// Where the console goes: a writer that a thread may own.
-pub(crate) fn console_writer(to_stderr: bool) -> Box<dyn std::io::Write + Send> {
-    if to_stderr { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) }
 }

@@ -2,7 +2,9 @@
 
 mod accel;
 pub(crate) mod arguments;
+mod boot_line;
 pub(crate) mod console;
+mod console_thread;
 mod control;
 pub(crate) mod devices;
 mod machine;
@@ -11,6 +13,7 @@ mod qemu;
 pub(crate) mod report;
 pub(crate) mod request;
 mod unix;
+pub(crate) mod xen;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +34,13 @@ use request::{Block, Link, Memory, Net, Publish};
 /// Memory that the machine needs beside the loaded image to come as far as saying that it has too
 /// little: page tables, a stack, the first pages of the heap.
 const MEMORY_BESIDE_IMAGE_BYTES: u64 = 512 * 1024;
+
+/// A machine's memory in QEMU, when nobody asks for another: little for a computer that runs one.
+const MEMORY_IN_QEMU: Memory = Memory { bytes: 128 << 20 };
+
+/// A domain's memory on Xen, when nobody asks for another. Guests are many there, and a host of a
+/// gigabyte must hold some.
+pub(crate) const MEMORY_ON_XEN: Memory = Memory { bytes: 32 << 20 };
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -55,6 +65,10 @@ pub(crate) struct Request {
     pub(crate) memory: Option<Memory>,
     /// `--accel`.
     pub(crate) accel: Option<AccelChoice>,
+    /// `--xen`.
+    pub(crate) xen: Option<xen::Choice>,
+    /// `--name`.
+    pub(crate) name: Option<String>,
     /// `--timeout`.
     pub(crate) timeout: Option<Duration>,
     /// Words for the program.
@@ -65,9 +79,12 @@ pub(crate) struct Request {
 
 /// Does it. Returns the program's exit code.
 pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8> {
-    // A machine without QEMU is refused before minutes are spent on building it.
+    // A machine without QEMU or Xen is refused before minutes are spent on building it.
     if request.target == Some(Target::Virtio) {
         machine::find_qemu()?;
+    }
+    if request.target == Some(Target::Xen) {
+        xen::choose(ui, request.xen)?;
     }
     let (image, symbol_stores) = image(ui, signals, request)?;
     let name = image.manifest.target.clone();
@@ -89,10 +106,22 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
         print!("{}", help(ui, &image));
         return Ok(0);
     }
-    let mut devices =
-        devices::attach(&image.manifest, &request.nets, &request.blocks, &request.published)?;
+    refuse_options_of_others(request, target)?;
+    let place = match target {
+        Target::Xen => Some(xen::choose(ui, request.xen)?),
+        Target::Unix | Target::Virtio => None,
+    };
+    let attached = devices::Attached {
+        nets: &request.nets,
+        blocks: &request.blocks,
+        published: &request.published,
+        default_link: &place.map_or(Link::User, xen::default_link),
+        files_are_here: true,
+    };
+    let has_setting = |device: &str, setting: &str| arguments.setting(device, setting).is_some();
+    let mut devices = devices::attach(&image.manifest, target, attached, has_setting)?;
     for card in &mut devices.cards {
-        if let Link::Tap { interface, .. } = &card.link {
+        if let Link::Tap { interface } = &card.link {
             devices::check_tap(interface)?;
         }
         if target == Target::Unix {
@@ -104,16 +133,24 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
     }
     let code = match target {
         Target::Unix => {
-            refuse_machine_options(request)?;
             let timeout = request.timeout;
             unix::run(signals, &reporter, &image, &devices, &arguments, timeout)?
         }
         Target::Xen => {
-            let what = "running an image on Xen from here is not there yet".to_owned();
-            return Err(Failure::new(Exit::Usage, what).help("give it to `xl create`"));
+            let memory = memory(&image, request.memory, MEMORY_ON_XEN)?;
+            let plan = xen::Plan {
+                image: &image,
+                memory,
+                devices: &devices,
+                arguments: &arguments,
+                name: request.name.as_deref(),
+            };
+            let timeout = request.timeout;
+            let run = xen::Run { ui, signals, reporter, timeout, symbol_stores };
+            xen::run(run, place.unwrap_or(xen::Choice::Testbed), &plan)?
         }
         Target::Virtio => {
-            let memory = memory(&image, request.memory)?;
+            let memory = memory(&image, request.memory, MEMORY_IN_QEMU)?;
             let accelerator = accel::choose(ui, request.accel.unwrap_or_default())?;
             let machine = request.machine.unwrap_or_default();
             let package = &image.manifest.package;
@@ -173,30 +210,32 @@ fn help(ui: Ui, image: &Image) -> String {
     format!("{about}{}", describe::interface(ui, &image.manifest))
 }
 
-/// Options that only a machine understands.
-fn refuse_machine_options(request: &Request) -> Result<()> {
+/// Options that the target does not understand.
+fn refuse_options_of_others(request: &Request, target: Target) -> Result<()> {
     let given = [
-        ("--memory", request.memory.is_some()),
-        ("--machine", request.machine.is_some()),
-        ("--accel", request.accel.is_some()),
+        ("--memory", request.memory.is_some(), &[Target::Virtio, Target::Xen][..]),
+        ("--machine", request.machine.is_some(), &[Target::Virtio]),
+        ("--accel", request.accel.is_some(), &[Target::Virtio]),
+        ("--xen", request.xen.is_some(), &[Target::Xen]),
+        ("--name", request.name.is_some(), &[Target::Xen]),
     ];
-    match given.iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((option, _)) => {
-            let what = format!("{option} is for a machine; the target unix is a process");
-            Err(Failure::new(Exit::Usage, what)
-                .help(format!("leave out {option}, or add -t virtio")))
-        }
-    }
+    let refused = given.iter().find(|(_, given, targets)| *given && !targets.contains(&target));
+    let Some((option, _, targets)) = refused else { return Ok(()) };
+    let what = match target {
+        Target::Unix => format!("{option} is for a machine; the target unix is a process"),
+        Target::Virtio | Target::Xen => format!("{option} is not for {}", target.as_str()),
+    };
+    let first = targets[0].as_str();
+    Err(Failure::new(Exit::Usage, what).help(format!("leave out {option}, or add -t {first}")))
 }
 
-/// The machine's memory; refused when the image does not even fit.
-fn memory(image: &Image, asked: Option<Memory>) -> Result<Memory> {
-    const DEFAULT: Memory = Memory { bytes: 128 << 20 };
+/// The machine's memory: what is asked for, or `least` and twice what the image needs; refused when
+/// the image does not even fit.
+pub(crate) fn memory(image: &Image, asked: Option<Memory>, least: Memory) -> Result<Memory> {
     let needed = image.end_address().saturating_add(MEMORY_BESIDE_IMAGE_BYTES);
     let rounded = |bytes: u64| bytes.div_ceil(1 << 20);
     match asked {
-        None => Ok(Memory { bytes: DEFAULT.bytes.max(rounded(needed.saturating_mul(2)) << 20) }),
+        None => Ok(Memory { bytes: least.bytes.max(rounded(needed.saturating_mul(2)) << 20) }),
         Some(asked) if asked.bytes >= needed => Ok(asked),
         Some(asked) => {
             let what = format!(
@@ -205,9 +244,9 @@ fn memory(image: &Image, asked: Option<Memory>) -> Result<Memory> {
                 image.manifest.package,
                 size(image.end_address())
             );
-            let least = rounded(needed);
+            let fitting = rounded(needed);
             Err(Failure::new(Exit::Resource, what)
-                .help(format!("give it at least {least}M, and what the program itself needs")))
+                .help(format!("give it at least {fitting}M, and what the program itself needs")))
         }
     }
 }

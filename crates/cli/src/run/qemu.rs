@@ -12,15 +12,12 @@ use crate::failure::{Exit, Failure, Result};
 use crate::image::Image;
 use crate::run::accel::Accelerator;
 use crate::run::arguments::Arguments;
+use crate::run::boot_line::boot_line;
 use crate::run::devices::{Card, Devices};
-use crate::run::request::{Link, Memory};
+use crate::run::request::{Disk, Link, Memory};
 
 /// The machine's I/O port that ends QEMU with status (code << 1) | 1.
 const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=0x04";
-
-/// The longest list of words for the program. The machine reads 8192 bytes of command line, of which
-/// QEMU itself takes about 50 per device.
-const APPEND_BYTES_MAX: usize = 6144;
 
 /// `--machine`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -116,20 +113,21 @@ pub(crate) fn command_line(plan: &Plan<'_>) -> Result<Vec<OsString>> {
     };
     for (index, card) in devices.cards.iter().enumerate() {
         let id = format!("net{index}");
-        line.pair("-netdev", netdev(card, &id));
+        line.pair("-netdev", netdev(card, &id)?);
         let device = format!("{},netdev={id},mac={},{}", virtio("net"), card.mac, slot());
         line.pair("-device", device);
     }
     for (index, block) in devices.blocks.iter().enumerate() {
         let id = format!("block{index}");
-        line.pair("-blockdev", blockdev(&id, &block.file, block.read_only)?);
+        let Disk::File(file) = &block.disk else { continue };
+        line.pair("-blockdev", blockdev(&id, file, block.read_only)?);
         let (kind, name) = (virtio("blk"), &block.name);
         line.pair("-device", format!("{kind},drive={id},serial={name},{}", slot()));
     }
     line.pair("-device", format!("{},{}", virtio("rng"), slot()));
     line.word("-kernel");
     line.0.push(image.path.clone().into());
-    let words = append(plan.arguments)?;
+    let words = boot_line(plan.arguments)?;
     if !words.is_empty() {
         line.pair("-append", words);
     }
@@ -173,8 +171,8 @@ fn place(machine: Machine, slot: usize) -> String {
     }
 }
 
-fn netdev(card: &Card, id: &str) -> String {
-    match &card.link {
+fn netdev(card: &Card, id: &str) -> Result<String> {
+    Ok(match &card.link {
         Link::User => {
             let forwards = card.published.iter().map(|publish| {
                 let (protocol, address) = (publish.protocol, publish.address);
@@ -182,12 +180,17 @@ fn netdev(card: &Card, id: &str) -> String {
             });
             format!("user,id={id}{}", forwards.collect::<String>())
         }
-        Link::Tap { interface, .. } => {
+        Link::Tap { interface } => {
             // A comma would begin another option; QEMU takes two for one.
             let interface = interface.replace(',', ",,");
             format!("tap,id={id},ifname={interface},script=no,downscript=no")
         }
-    }
+        Link::Bridge { .. } | Link::Backend { .. } => {
+            // They were refused with the devices.
+            let what = format!("QEMU has no link {}", card.link.typed());
+            return Err(Failure::new(Exit::Internal, what));
+        }
+    })
 }
 
 /// A disk as JSON, where a comma in a path needs no care.
@@ -214,37 +217,6 @@ fn is_block_device(path: &std::path::Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
-/// The boot command line: words split at whitespace, double quotes group.
-fn append(arguments: &Arguments) -> Result<String> {
-    let environment = arguments.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    let mut line = String::new();
-    for word in environment.chain(arguments.words.iter().cloned()) {
-        if word.contains('"') {
-            let what = format!("{word}: a boot command line cannot hold a double quote");
-            return Err(Failure::new(Exit::Refused, what));
-        }
-        if word.starts_with("virtio_mmio.device=") {
-            let what = format!("{word}: this word is the machine's own");
-            return Err(Failure::new(Exit::Refused, what).help("leave it out"));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        if word.is_empty() || word.contains(char::is_whitespace) {
-            line.push('"');
-            line.push_str(&word);
-            line.push('"');
-        } else {
-            line.push_str(&word);
-        }
-    }
-    if line.len() > APPEND_BYTES_MAX {
-        let what = format!("the arguments have {} bytes, a machine takes 6144", line.len());
-        return Err(Failure::new(Exit::Refused, what).help("put long texts into a block device"));
-    }
-    Ok(line)
-}
-
 /// Letters, digits, `-` and `_`; everything else could be QEMU's syntax.
 fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect()
@@ -254,23 +226,25 @@ fn plain(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::image::tests::virtio_image;
-    use crate::run::devices::mac_of;
-    use proptest::prelude::*;
+    use crate::run::devices::{Role, mac_of};
 
     fn devices() -> Devices {
-        let card = |stack: &str, link, published| Card {
-            stack: stack.into(),
-            mac: mac_of("web", stack),
+        let card = |device: &str, link, published| Card {
+            device: device.into(),
+            role: Role::Stack,
+            mac: mac_of("web", device),
+            mac_given: false,
             link,
             published,
         };
-        let tap = Link::Tap { interface: "tap,0".into(), mac: None };
+        let tap = Link::Tap { interface: "tap,0".into() };
         Devices {
             cards: vec![
                 card("service", Link::User, vec!["udp:0.0.0.0:53:5353".parse().unwrap()]),
                 card("admin", tap, vec![]),
             ],
             blocks: vec!["data=/tmp/a,b.img,ro".parse().unwrap()],
+            serves: false,
         }
     }
 
@@ -327,43 +301,5 @@ mod tests {
         let failure = line(Machine::Microvm, &many, &Arguments::default()).unwrap_err();
         assert_eq!(failure.help.as_deref(), Some("use --machine q35"));
         assert!(line(Machine::Q35, &many, &Arguments::default()).is_ok());
-    }
-
-    fn arguments(words: &[&str]) -> Arguments {
-        Arguments {
-            environment: vec![("RUST_LOG".into(), "a b".into())],
-            words: words.iter().map(|word| (*word).to_owned()).collect(),
-            ..Arguments::default()
-        }
-    }
-
-    #[test]
-    fn words_are_grouped_by_quotes() {
-        let line = append(&arguments(&["--port=80", "--motd=hello world", ""])).unwrap();
-        assert_eq!(line, "\"RUST_LOG=a b\" --port=80 \"--motd=hello world\" \"\"");
-        assert!(append(&arguments(&["--a=\""])).unwrap_err().what.contains("double quote"));
-        assert!(append(&arguments(&["virtio_mmio.device=1"])).unwrap_err().what.contains("own"));
-        assert!(append(&arguments(&[&"x".repeat(7000)])).unwrap_err().what.contains("6144"));
-    }
-
-    proptest! {
-        #[test]
-        fn words_survive_the_machines_splitting(
-            words in proptest::collection::vec("--[a-z]{1,5}=[a-z =.,é]{0,8}", 0..5)
-        ) {
-            // The machine's rule, in miniature: a quote switches grouping, whitespace ends a word.
-            let given = Arguments { words: words.clone(), ..Arguments::default() };
-            let (mut split, mut word, mut quoted) = (Vec::new(), String::new(), false);
-            for c in append(&given).unwrap().chars().chain([' ']) {
-                match c {
-                    '"' => quoted = !quoted,
-                    c if c.is_whitespace() && !quoted => {
-                        if !word.is_empty() { split.push(std::mem::take(&mut word)); }
-                    }
-                    c => word.push(c),
-                }
-            }
-            prop_assert_eq!(split, words);
-        }
     }
 }

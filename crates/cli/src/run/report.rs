@@ -5,9 +5,11 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use crate::run::machine::console_writer;
-use crate::run::qemu::Plan;
-use crate::run::request::Publish;
+use crate::image::Image;
+use crate::run::devices::{Devices, Role};
+use crate::run::request::{Mac, Publish};
+use crate::run::xen::domain::Domain;
+use crate::run::{qemu, xen};
 use crate::ui::Ui;
 
 /// Reports the course of a run.
@@ -21,14 +23,33 @@ pub(crate) struct Reporter {
 #[derive(Serialize)]
 pub(crate) struct Started<'a> {
     event: &'static str,
-    /// Process to watch or to kill.
-    pid: u32,
     image: &'a std::path::Path,
     target: &'a str,
-    machine: &'static str,
-    accelerator: &'static str,
+    /// The machine, by the words of who runs it.
+    #[serde(flatten)]
+    machine: Machine<'a>,
     memory_bytes: u64,
     stacks: Vec<StartedStack<'a>>,
+}
+
+/// What the machine is to who runs it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Machine<'a> {
+    Qemu {
+        /// Process to watch or to kill.
+        pid: u32,
+        machine: &'static str,
+        accelerator: &'static str,
+    },
+    Xen {
+        /// `host` or `testbed`.
+        xen: &'static str,
+        /// The domain's name.
+        domain: &'a str,
+        /// Its number.
+        domain_id: &'a str,
+    },
 }
 
 #[derive(Serialize)]
@@ -39,21 +60,48 @@ struct StartedStack<'a> {
 }
 
 impl<'a> Started<'a> {
-    /// What `plan` became.
-    pub(crate) fn new(plan: &'a Plan<'_>, pid: u32) -> Self {
-        let stacks = plan.devices.cards.iter().map(|card| StartedStack {
-            name: &card.stack,
-            mac: card.mac.to_string(),
+    /// What `plan` became in QEMU.
+    pub(crate) fn in_qemu(plan: &'a qemu::Plan<'_>, pid: u32) -> Self {
+        let machine = Machine::Qemu {
+            pid,
+            machine: plan.machine.as_str(),
+            accelerator: plan.accelerator.as_str(),
+        };
+        let macs = plan.devices.cards.iter().map(|card| card.mac);
+        Self::new(plan.image, machine, plan.memory.bytes, plan.devices, macs)
+    }
+
+    /// What `plan` became as a domain of Xen's.
+    pub(crate) fn on_xen(
+        plan: &'a xen::Plan<'_>,
+        domain: &'a Domain,
+        domain_id: &'a str,
+        xen: &'static str,
+    ) -> Self {
+        let machine = Machine::Xen { xen, domain: &domain.name, domain_id };
+        let macs = domain.vifs.iter().map(|vif| vif.mac);
+        Self::new(plan.image, machine, domain.memory_mib << 20, plan.devices, macs)
+    }
+
+    fn new(
+        image: &'a Image,
+        machine: Machine<'a>,
+        memory_bytes: u64,
+        devices: &'a Devices,
+        macs: impl Iterator<Item = Mac>,
+    ) -> Self {
+        let stacks = devices.cards.iter().zip(macs).filter(|(card, _)| card.role == Role::Stack);
+        let stacks = stacks.map(|(card, mac)| StartedStack {
+            name: &card.device,
+            mac: mac.to_string(),
             published: &card.published,
         });
         Self {
             event: "started",
-            pid,
-            image: &plan.image.path,
-            target: &plan.image.manifest.target,
-            machine: plan.machine.as_str(),
-            accelerator: plan.accelerator.as_str(),
-            memory_bytes: plan.memory.bytes,
+            image: &image.path,
+            target: &image.manifest.target,
+            machine,
+            memory_bytes,
             stacks: stacks.collect(),
         }
     }
@@ -62,7 +110,7 @@ impl<'a> Started<'a> {
 impl Reporter {
     /// Where the console goes.
     pub(crate) fn console(self) -> Box<dyn std::io::Write + Send> {
-        console_writer(self.json)
+        if self.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) }
     }
 
     /// The machine runs.

@@ -9,16 +9,19 @@ use serde::Serialize;
 
 use crate::image::manifest::is_name;
 
-/// `--net [STACK:]user` or `--net [STACK:]tap=INTERFACE[,mac=MAC]`.
+/// `--net [DEVICE:]user` or `--net [DEVICE:]tap=INTERFACE[,mac=MAC]`, and on Xen
+/// `bridge=BRIDGE[,mac=MAC]` and `backend=DOMAIN[,mac=MAC]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Net {
-    /// The stack it is for; without, every stack that no other `--net` names.
-    pub(crate) stack: Option<String>,
-    /// What the stack is connected to.
+    /// The stack or interface it is for; without, every one that no other `--net` names.
+    pub(crate) device: Option<String>,
+    /// What its network card is connected to.
     pub(crate) link: Link,
+    /// The card's address, when the one made from the names would collide.
+    pub(crate) mac: Option<Mac>,
 }
 
-/// What a stack's network card is connected to.
+/// What a network card is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     /// QEMU's user networking: outgoing connections, and ports that are published.
@@ -27,9 +30,29 @@ pub(crate) enum Link {
     Tap {
         /// Its name.
         interface: String,
-        /// The card's address, when the one made from the names would collide.
-        mac: Option<Mac>,
     },
+    /// A bridge of a Xen host's dom0.
+    Bridge {
+        /// Its name.
+        bridge: String,
+    },
+    /// A Xen guest that serves network cards: a driver domain.
+    Backend {
+        /// Its name, or its number.
+        domain: String,
+    },
+}
+
+impl Link {
+    /// As `--net` writes it.
+    pub(crate) fn typed(&self) -> String {
+        match self {
+            Link::User => "user".to_owned(),
+            Link::Tap { interface } => format!("tap={interface}"),
+            Link::Bridge { bridge } => format!("bridge={bridge}"),
+            Link::Backend { domain } => format!("backend={domain}"),
+        }
+    }
 }
 
 /// An Ethernet address.
@@ -69,36 +92,58 @@ impl FromStr for Net {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A MAC has colons too: the stack's name ends at a colon before any `=`.
+        // A MAC has colons too: the device's name ends at a colon before any `=`.
         let head = text.split('=').next().unwrap_or(text);
-        let (stack, link) = match head.split_once(':') {
-            Some((stack, _)) => (Some(stack), &text[stack.len() + 1..]),
+        let (device, rest) = match head.split_once(':') {
+            Some((device, _)) => (Some(device), &text[device.len() + 1..]),
             None => (None, text),
         };
-        if let Some(stack) = stack.filter(|stack| !is_name(stack)) {
-            return Err(format!("{stack:?} is no name of a stack"));
+        if let Some(device) = device.filter(|device| !is_name(device)) {
+            return Err(format!("{device:?} is no name of a stack or an interface"));
         }
-        let stack = stack.map(str::to_owned);
-        if link == "user" {
-            return Ok(Self { stack, link: Link::User });
-        }
-        let Some(tap) = link.strip_prefix("tap=") else {
-            return Err("expected user or tap=INTERFACE".to_owned());
-        };
-        let (interface, mac) = match tap.split_once(',') {
-            None => (tap, None),
-            Some((interface, option)) => {
-                let mac = option.strip_prefix("mac=").ok_or("after the interface: ,mac=MAC")?;
-                (interface, Some(mac.parse()?))
+        let (link, mac) = match rest.split_once(',') {
+            None => (rest, None),
+            Some((link, option)) => {
+                let mac = option.strip_prefix("mac=").ok_or("behind the comma: mac=MAC")?;
+                (link, Some(mac.parse()?))
             }
         };
-        // IFNAMSIZ is 16 with the final NUL.
-        let valid = (1..16).contains(&interface.len())
-            && !interface.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control());
-        if !valid {
-            return Err(format!("{interface:?} is no name of a network interface"));
-        }
-        Ok(Self { stack, link: Link::Tap { interface: interface.to_owned(), mac } })
+        let link = match link.split_once('=') {
+            None if link == "user" => Link::User,
+            Some(("tap", name)) => Link::Tap { interface: interface_name(name)? },
+            Some(("bridge", name)) => Link::Bridge { bridge: interface_name(name)? },
+            Some(("backend", domain)) => Link::Backend { domain: domain_name(domain)? },
+            _ => {
+                return Err("expected user, tap=INTERFACE, bridge=BRIDGE or backend=DOMAIN".into());
+            }
+        };
+        Ok(Self { device: device.map(str::to_owned), link, mac })
+    }
+}
+
+/// A name that Linux gives to a network interface.
+fn interface_name(name: &str) -> Result<String, String> {
+    // IFNAMSIZ is 16 with the final NUL.
+    let valid = (1..16).contains(&name.len())
+        && !name.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control());
+    if valid {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("{name:?} is no name of a network interface"))
+    }
+}
+
+/// A domain's name or number: what xl's configuration carries without quoting, and what xenstore
+/// and file names take.
+pub(crate) fn domain_name(name: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 64;
+    let valid = (1..=BYTES_MAX).contains(&name.len())
+        && !name.starts_with(['-', '.'])
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
+    if valid {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("{name:?} is no name of a domain: letters, digits, - _ . and +, at most 64"))
     }
 }
 
@@ -183,35 +228,60 @@ impl fmt::Display for Publish {
     }
 }
 
-/// `--block NAME=FILE[,ro]`.
+/// `--block NAME=FILE[,ro]`, and on Xen `--block NAME=backend=DOMAIN[/DISK][,ro]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     /// The device's name in the manifest.
     pub(crate) name: String,
-    /// The file that holds the sectors.
-    pub(crate) file: PathBuf,
+    /// What holds the sectors.
+    pub(crate) disk: Disk,
     /// Writes are refused.
     pub(crate) read_only: bool,
+}
+
+/// What holds a block device's sectors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// A file, or a disk of this computer.
+    File(PathBuf),
+    /// A disk that another Xen guest serves: a driver domain.
+    Backend {
+        /// The guest's name, or its number.
+        domain: String,
+        /// What that guest calls the disk.
+        target: String,
+    },
 }
 
 impl FromStr for Block {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some((name, file)) = text.split_once('=') else {
+        let Some((name, disk)) = text.split_once('=') else {
             return Err("expected NAME=FILE, where NAME is a block device of the image".to_owned());
         };
         if !is_name(name) {
             return Err(format!("{name:?} is no name of a device"));
         }
-        let (file, read_only) = match file.strip_suffix(",ro") {
-            Some(file) => (file, true),
-            None => (file, false),
+        let (disk, read_only) = match disk.strip_suffix(",ro") {
+            Some(disk) => (disk, true),
+            None => (disk, false),
         };
-        if file.is_empty() {
+        if disk.is_empty() {
             return Err(format!("which file? {name}=FILE"));
         }
-        Ok(Self { name: name.to_owned(), file: PathBuf::from(file), read_only })
+        // A file of that name is still to be had, as ./backend=….
+        let disk = match disk.strip_prefix("backend=") {
+            None => Disk::File(PathBuf::from(disk)),
+            Some(backend) => {
+                let (domain, target) = backend.split_once('/').unwrap_or((backend, name));
+                if target.is_empty() || target.contains(char::is_control) {
+                    return Err(format!("{target:?} is no name of a disk"));
+                }
+                Disk::Backend { domain: domain_name(domain)?, target: target.to_owned() }
+            }
+        };
+        Ok(Self { name: name.to_owned(), disk, read_only })
     }
 }
 
@@ -285,11 +355,11 @@ mod tests {
     #[test]
     fn net_takes_user_and_tap() {
         let user: Net = "user".parse().unwrap();
-        assert_eq!(user, Net { stack: None, link: Link::User });
+        assert_eq!(user, Net { device: None, link: Link::User, mac: None });
         let tap: Net = "service:tap=tap0,mac=52:54:00:00:00:02".parse().unwrap();
-        let mac = Some(Mac([0x52, 0x54, 0, 0, 0, 2]));
-        assert_eq!(tap.stack.as_deref(), Some("service"));
-        assert_eq!(tap.link, Link::Tap { interface: "tap0".into(), mac });
+        assert_eq!(tap.device.as_deref(), Some("service"));
+        assert_eq!(tap.mac, Some(Mac([0x52, 0x54, 0, 0, 0, 2])));
+        assert_eq!(tap.link, Link::Tap { interface: "tap0".into() });
         for text in [
             "",
             "tap",
@@ -297,6 +367,12 @@ mod tests {
             "tap=a/b",
             "tap=aaaaaaaaaaaaaaaa",
             "bridge",
+            "bridge=",
+            "user=x",
+            "backend=",
+            "backend=-f",
+            "backend=a b",
+            "backend=a,bridge=b",
             "a b:user",
             "tap=t,mac=53:54:00:00:00:02",
             "tap=t,mac=1",
@@ -307,13 +383,31 @@ mod tests {
     }
 
     #[test]
+    fn net_takes_a_bridge_and_a_driver_domain() {
+        for text in ["user", "tap=tap0", "bridge=xenbr0", "backend=firewall", "backend=12"] {
+            let net: Net = format!("service:{text},mac=00:16:3e:00:00:01").parse().unwrap();
+            assert_eq!(net.link.typed(), text);
+            assert_eq!(net.mac, Some(Mac([0, 0x16, 0x3e, 0, 0, 1])));
+        }
+    }
+
+    #[test]
     fn block_takes_commas_in_paths() {
         let block: Block = "data=/tmp/a,b=c.img,ro".parse().unwrap();
-        assert_eq!(block.file, PathBuf::from("/tmp/a,b=c.img"));
+        assert_eq!(block.disk, Disk::File("/tmp/a,b=c.img".into()));
         assert!(block.read_only);
-        for text in ["data", "data=", "=f", "a b=f", "data=,ro"] {
+        for text in ["data", "data=", "=f", "a b=f", "data=,ro", "data=backend=", "d=backend=a/"] {
             assert!(text.parse::<Block>().is_err(), "{text} was accepted");
         }
+    }
+
+    #[test]
+    fn block_takes_the_disk_of_a_driver_domain() {
+        let disk = |text: &str| text.parse::<Block>().unwrap().disk;
+        let of = |target: &str| Disk::Backend { domain: "store".into(), target: target.into() };
+        assert_eq!(disk("data=backend=store"), of("data"));
+        assert_eq!(disk("data=backend=store/pool/a,ro"), of("pool/a"));
+        assert_eq!(disk("data=./backend=store"), Disk::File("./backend=store".into()));
     }
 
     #[test]

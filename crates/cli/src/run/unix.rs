@@ -11,26 +11,31 @@ use crate::child::{Signals, Tethered, tethered};
 use crate::failure::{Exit, Failure, Result};
 use crate::image::Image;
 use crate::run::arguments::Arguments;
-use crate::run::devices::{Card, Devices};
+use crate::run::devices::{Card, Devices, Role};
 use crate::run::report::Reporter;
-use crate::run::request::{Link, Publish};
+use crate::run::request::{Disk, Link, Publish};
 
 /// The words that give the program its devices.
 pub(crate) fn device_words(devices: &Devices) -> Result<Vec<String>> {
     let mut words = Vec::new();
-    for card in &devices.cards {
-        if let Link::Tap { interface, mac } = &card.link {
-            if mac.is_some() {
-                let what =
-                    format!("--net {}: a MAC is for virtio; on unix the TAP has one", card.stack);
-                return Err(Failure::new(Exit::Usage, what));
-            }
-            words.push(format!("--{}.tap={interface}", card.stack));
+    let tap = |card: &Card| match &card.link {
+        Link::Tap { interface } => Some(interface.clone()),
+        _ => None,
+    };
+    for card in devices.cards.iter().filter(|card| card.role != Role::Client) {
+        if let Some(interface) = tap(card) {
+            words.push(format!("--{}.tap={interface}", card.device));
         }
     }
+    let clients = devices.cards.iter().filter(|card| card.role == Role::Client);
+    for of_one in clients.collect::<Vec<_>>().chunk_by(|a, b| a.device == b.device) {
+        let taps: Vec<String> = of_one.iter().filter_map(|card| tap(card)).collect();
+        words.push(format!("--{}.taps={}", of_one[0].device, taps.join(",")));
+    }
     for block in &devices.blocks {
-        let Some(file) = block.file.to_str() else {
-            let what = format!("{}: arguments are UTF-8, this path is not", block.file.display());
+        let Disk::File(path) = &block.disk else { continue };
+        let Some(file) = path.to_str() else {
+            let what = format!("{}: arguments are UTF-8, this path is not", path.display());
             return Err(Failure::new(Exit::Usage, what));
         };
         words.push(format!("--{}.file={file}", block.name));
@@ -118,33 +123,45 @@ mod tests {
 
     #[test]
     fn devices_become_the_programs_arguments() {
-        let card = |stack: &str, link| Card {
-            stack: stack.into(),
-            mac: crate::run::devices::mac_of("p", stack),
+        let tap = |interface: &str| Link::Tap { interface: interface.into() };
+        let card = |device: &str, role, link| Card {
+            device: device.into(),
+            role,
+            mac: crate::run::devices::mac_of("p", device),
+            mac_given: false,
             link,
             published: vec![],
         };
         let devices = Devices {
             cards: vec![
-                card("a", Link::User),
-                card("b", Link::Tap { interface: "tap0".into(), mac: None }),
+                card("a", Role::Stack, Link::User),
+                card("b", Role::Interface, tap("tap0")),
+                card("c", Role::Client, tap("tap1")),
+                card("c", Role::Client, tap("tap2")),
             ],
             blocks: vec![
                 "data=/d.img".parse::<Block>().unwrap(),
                 "site=/s.img,ro".parse::<Block>().unwrap(),
             ],
+            serves: false,
         };
-        assert_eq!(
-            device_words(&devices).unwrap(),
-            ["--b.tap=tap0", "--data.file=/d.img", "--site.file=/s.img", "--site.read-only"]
-        );
+        let wanted = [
+            "--b.tap=tap0",
+            "--c.taps=tap1,tap2",
+            "--data.file=/d.img",
+            "--site.file=/s.img",
+            "--site.read-only",
+        ];
+        assert_eq!(device_words(&devices).unwrap(), wanted);
     }
 
     #[test]
     fn a_port_is_published_to_itself_or_not_at_all() {
         let card = |publish: &str| Card {
-            stack: "s".into(),
+            device: "s".into(),
+            role: Role::Stack,
             mac: crate::run::devices::mac_of("p", "s"),
+            mac_given: false,
             link: Link::User,
             published: vec![publish.parse().unwrap()],
         };

@@ -174,9 +174,14 @@ pub struct Fixture {
 impl Fixture {
     /// An image for virtio with these devices and arguments.
     pub fn new(devices: &str, arguments: &str, code: Code) -> Self {
+        Self::on("virtio", devices, arguments, code)
+    }
+
+    /// An image for `target`.
+    pub fn on(target: &str, devices: &str, arguments: &str, code: Code) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let image = directory.path().join("web.virtio");
-        let bytes = image_bytes(&manifest("virtio", devices, arguments), code, &[0xab; 20]);
+        let image = directory.path().join(format!("web.{target}"));
+        let bytes = image_bytes(&manifest(target, devices, arguments), code, &[0xab; 20]);
         std::fs::write(&image, bytes).expect("the image is written");
         Self { directory, image }
     }

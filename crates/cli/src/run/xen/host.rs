@@ -1,0 +1,283 @@
+//! A Xen host that this computer is: dom0 drives itself, through `xl`.
+//!
+//! The domain is created paused, its console is connected, then it runs: nothing that it prints is
+//! lost. xl leaves no process behind (`-e`), so a domain that ended stays there with its reason
+//! until it was read, and is destroyed by us.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Output, Stdio};
+
+use crate::child::{self, Guard, Tethered, tethered};
+use crate::failure::{Exit, Failure, Result};
+use crate::run::devices::Devices;
+use crate::run::request::Link;
+use crate::run::xen::domain::{Domain, free_name};
+use crate::run::xen::{End, Running, xl};
+use crate::ui::{Ui, printable};
+
+/// The bridge that xl's own default names, and Debian's and Xen's documentation make.
+pub(crate) const BRIDGE: &str = "xenbr0";
+
+/// Whether the computer whose files are below `root` is a Xen host's dom0.
+pub(crate) fn is_dom0(root: &Path) -> bool {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
+    // xenfs says it in a word; without it, dom0 is the domain whose UUID is nil.
+    read("proc/xen/capabilities").split_ascii_whitespace().any(|word| word == "control_d")
+        || (read("sys/hypervisor/type").trim() == "xen"
+            && read("sys/hypervisor/uuid").trim() == "00000000-0000-0000-0000-000000000000")
+}
+
+/// This computer as a Xen host.
+pub(crate) struct Host {
+    ui: Ui,
+    xl: PathBuf,
+}
+
+impl Host {
+    /// Finds `xl`, and whether it may be used.
+    pub(crate) fn open(ui: Ui) -> Result<Self> {
+        if !is_dom0(Path::new("/")) {
+            let what = "this computer is no Xen host: it is not dom0";
+            return Err(Failure::new(Exit::Resource, what)
+                .help("use --xen testbed, which starts a Xen host in QEMU"));
+        }
+        let xl = child::find_program(OsStr::new("xl")).ok_or_else(|| {
+            Failure::new(Exit::Tool, "xl is not installed")
+                .help("Debian and Ubuntu: apt install xen-utils; it comes with Xen")
+        })?;
+        Ok(Self { ui, xl })
+    }
+
+    /// The links that a real host has: bridges and driver domains. Its guests have addresses of
+    /// their own, so nothing is published.
+    pub(crate) fn check(devices: &Devices) -> Result<()> {
+        for card in &devices.cards {
+            if matches!(card.link, Link::User | Link::Tap { .. }) {
+                let what = format!("--net {}: this Xen host has no such link", card.link.typed());
+                return Err(Failure::new(Exit::Refused, what)
+                    .help("use bridge=BRIDGE or backend=DOMAIN, or the testbed: --xen testbed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the domain under its name, or under one with a number behind it when another has it.
+    pub(crate) fn create(&self, domain: &mut Domain) -> Result<HostDomain> {
+        let listed = self.xl(&["list"])?;
+        let listed = text(&listed.stdout);
+        let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        let taken: Vec<String> = names.map(str::to_owned).collect();
+        domain.name = free_name(&domain.name, &taken);
+        let config = xl::config(domain, |_| None)?;
+        self.ui.detail(&config);
+        // Private: a command line may hold what others need not read.
+        let written = tempfile::Builder::new()
+            .prefix("fata-")
+            .suffix(".cfg")
+            .tempfile()
+            .and_then(|mut file| file.write_all(config.as_bytes()).map(|()| file));
+        let file = written.map_err(|error| Failure::io("write a configuration for xl", &error))?;
+        let path = file.path().to_string_lossy().into_owned();
+        self.xl(&["create", "-q", "-e", "-p", &path])?;
+        drop(file);
+        let id = text(&self.xl(&["domid", &domain.name])?.stdout).trim().to_owned();
+        // By its number, which no later domain gets.
+        let destroy = [self.xl.as_os_str(), OsStr::new("destroy"), OsStr::new(&id)];
+        let guard = Guard::start(&destroy)?;
+        let mut command = tethered(&self.xl);
+        // It ends when its input does: a pipe that nobody writes to stays open.
+        command.args(["console", &id]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::null());
+        let mut console = Tethered::spawn(command, "xl console")?;
+        let output = console.streams().stdout.take();
+        let input = console.streams().stdin.take();
+        let host = Self { ui: self.ui, xl: self.xl.clone() };
+        Ok(HostDomain { host, id, console, output, _input: input, guard: Some(guard) })
+    }
+
+    /// Runs xl to its end; what it said is in the failure.
+    fn xl(&self, words: &[&str]) -> Result<Output> {
+        let mut command = tethered(&self.xl);
+        command.args(words);
+        self.ui.detail(&child::typed(&command));
+        let output = command.output().map_err(|error| Failure::io("start xl", &error))?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let said = text(&output.stderr);
+        let verb = words.first().copied().unwrap_or_default();
+        Err(explain(verb, &said))
+    }
+}
+
+/// What xl said, as what happened.
+fn explain(verb: &str, said: &str) -> Failure {
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let notes: Vec<String> = lines.map(printable).collect();
+    let failure = |exit, what: String| {
+        let tail = &notes[notes.len().saturating_sub(8)..];
+        tail.iter().fold(Failure::new(exit, what), |failure, line| failure.note(line))
+    };
+    if said.contains("Permission denied") || said.contains("must be root") {
+        failure(Exit::Resource, format!("xl {verb} is not permitted")).help("run as root")
+    } else if said.contains("not enough free memory") || said.contains("failed to free memory") {
+        failure(Exit::Resource, "this Xen host has too little free memory".to_owned())
+            .help("ask for less with --memory; `xl info` shows what is free")
+    } else if said.contains("already exists") {
+        failure(Exit::Resource, "another domain has this name".to_owned())
+            .help("give it another: --name NAME")
+    } else {
+        failure(Exit::Machine, format!("xl {verb} failed")).help("-v shows its command lines")
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A domain of this computer; dropping it destroys it.
+pub(crate) struct HostDomain {
+    host: Host,
+    id: String,
+    console: Tethered,
+    output: Option<std::process::ChildStdout>,
+    /// Held open, see where it is made.
+    _input: Option<ChildStdin>,
+    /// Destroys the domain should this process die.
+    guard: Option<Guard>,
+}
+
+impl Running for HostDomain {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn console(&mut self) -> Option<Box<dyn Read + Send>> {
+        self.output.take().map(|output| Box::new(output) as Box<dyn Read + Send>)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.host.xl(&["unpause", &self.id]).map(|_| ())
+    }
+
+    fn poll_end(&mut self) -> Result<Option<End>> {
+        let mut command = tethered(&self.host.xl);
+        command.args(["list", "-v", &self.id]);
+        let output = command.output().map_err(|error| Failure::io("start xl", &error))?;
+        if !output.status.success() {
+            return Ok(Some(End::Destroyed));
+        }
+        Ok(ended(&text(&output.stdout), &self.id))
+    }
+
+    fn destroy(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            // It is gone already when somebody else destroyed it.
+            let _ = self.host.xl(&["destroy", &self.id]);
+            guard.dismiss();
+            self.console.end();
+        }
+    }
+}
+
+impl Drop for HostDomain {
+    fn drop(&mut self) {
+        self.destroy();
+    }
+}
+
+/// How domain `id` ended, from `xl list -v`: name, id, memory, CPUs, state, seconds, UUID and the
+/// reason of the shutdown in hexadecimal (Xen's sched.h: SHUTDOWN_*).
+fn ended(list: &str, id: &str) -> Option<End> {
+    let fields = list.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1) == Some(&id)).then_some(fields)
+    });
+    let Some(fields) = fields else { return Some(End::Destroyed) };
+    let state = fields.get(4)?;
+    if !state.contains(['s', 'c']) {
+        return state.contains('d').then_some(End::Destroyed);
+    }
+    Some(match *fields.get(7)? {
+        "0" => End::Poweroff,
+        "1" => End::Reboot,
+        "3" => End::Crash,
+        "4" => End::Watchdog,
+        // 2 is a suspension that somebody asked for, 5 a soft reset: neither is an end of ours.
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIST: &str = "\
+Name                                        ID   Mem VCPUs\tState\tTime(s)   UUID                            Reason-Code\tSecurity Label
+web                                          4    32     1     STATE       0.1 b6e27dec-e6ef-11f1-b3cd-525400123456        REASON                -
+";
+
+    #[test]
+    fn the_end_is_read_from_xls_list() {
+        let end = |state: &str, reason: &str| {
+            ended(&LIST.replace("STATE", state).replace("REASON", reason), "4")
+        };
+        assert_eq!(end("r-----", "-"), None);
+        assert_eq!(end("-b----", "-"), None);
+        assert_eq!(end("---s--", "0"), Some(End::Poweroff));
+        assert_eq!(end("---s--", "1"), Some(End::Reboot));
+        assert_eq!(end("----c-", "3"), Some(End::Crash));
+        assert_eq!(end("---s--", "4"), Some(End::Watchdog));
+        assert_eq!(end("---s--", "2"), None, "it is suspended");
+        assert_eq!(end("-----d", "-"), Some(End::Destroyed));
+        assert_eq!(ended(LIST, "5"), Some(End::Destroyed), "it is not in the list");
+    }
+
+    #[test]
+    fn dom0_is_told_from_other_domains_and_from_ordinary_computers() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert!(!is_dom0(root.path()));
+        write("sys/hypervisor/type", "xen\n");
+        write("sys/hypervisor/uuid", "b6e27dec-e6ef-11f1-b3cd-525400123456\n");
+        assert!(!is_dom0(root.path()), "a guest");
+        write("sys/hypervisor/uuid", "00000000-0000-0000-0000-000000000000\n");
+        assert!(is_dom0(root.path()));
+        write("sys/hypervisor/type", "kvm\n");
+        assert!(!is_dom0(root.path()));
+        write("proc/xen/capabilities", "\n");
+        assert!(!is_dom0(root.path()));
+        write("proc/xen/capabilities", "control_d\n");
+        assert!(is_dom0(root.path()));
+    }
+
+    #[test]
+    fn xls_words_become_ours() {
+        for (said, exit) in [
+            ("ERROR: Can't open hypervisor interface: Permission denied", Exit::Resource),
+            ("libxl: error: not enough free memory", Exit::Resource),
+            ("domain with name \"web\" already exists", Exit::Resource),
+            ("libxl: error: something else\x1b[2J", Exit::Machine),
+        ] {
+            let failure = explain("create", said);
+            assert_eq!(failure.exit, exit, "{failure}");
+            assert!(!failure.to_string().contains('\x1b'));
+            assert_eq!(failure.notes.len(), 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_is_survived(list in "[ -~\n\t]{0,300}") {
+            let _ = ended(&list, "4");
+            let _ = explain("list", &list);
+        }
+    }
+}
