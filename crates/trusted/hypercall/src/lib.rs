@@ -15,7 +15,7 @@
 //!
 //! | half | where | what |
 //! |---|---|---|
-//! | `image` | `fata_target = "xen"` | the real hypercalls; made by the machine with `Hypervisor::on` |
+//! | `image` | `fata_target = "xen"` | the real hypercalls; made by the machine with `image::start` |
 //! | `simulation` | every other build | `simulation::World`: several domains in one process, with memory that they really share, for tests of drivers against each other |
 //!
 //! `SOUNDNESS.md` argues why this is sound. Names and numbers are those of Xen's public headers
@@ -27,12 +27,16 @@ extern crate alloc;
 extern crate std;
 
 mod copy;
+#[cfg(any(test, fata_target = "xen"))]
+mod entry;
 mod error;
 mod event;
 mod grant;
 mod half;
 mod hypervisor;
 mod lock;
+#[cfg(any(test, fata_target = "xen"))]
+mod runs;
 mod types;
 mod window;
 

@@ -8,7 +8,7 @@
 //!
 //! What can be computed without a machine is in modules that also compile, and are tested, on the
 //! host. What cannot is in `image`, which exists only when the build is for an image
-//! (`--cfg fata_target="virtio"`).
+//! (`--cfg fata_target="virtio"` or `"xen"`).
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
@@ -20,10 +20,15 @@ pub mod exit_code;
 pub mod memory_map;
 pub mod paging;
 pub mod pci_config;
+pub mod pvclock;
 pub mod rtc;
 pub mod scale;
 
 #[cfg(any(fata_target = "virtio", fata_target = "xen"))]
 mod image;
+#[cfg(fata_target = "virtio")]
+pub use image::devices;
+#[cfg(fata_target = "xen")]
+pub use image::xen;
 #[cfg(any(fata_target = "virtio", fata_target = "xen"))]
-pub use image::{backtrace, build_id, console, devices, entropy, idle, memory, power, time};
+pub use image::{backtrace, build_id, console, entropy, idle, memory, power, time};

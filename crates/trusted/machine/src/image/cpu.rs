@@ -20,6 +20,7 @@ pub(crate) unsafe fn out_u8(port: u16, value: u8) {
 ///
 /// # Safety
 /// As for [`out_u8`].
+#[cfg(fata_target = "virtio")]
 pub(crate) unsafe fn out_u16(port: u16, value: u16) {
     // SAFETY: as for `out_u8`.
     unsafe {
@@ -31,6 +32,7 @@ pub(crate) unsafe fn out_u16(port: u16, value: u16) {
 ///
 /// # Safety
 /// As for [`out_u8`].
+#[cfg(fata_target = "virtio")]
 pub(crate) unsafe fn out_u32(port: u16, value: u32) {
     // SAFETY: as for `out_u8`.
     unsafe {
@@ -42,6 +44,7 @@ pub(crate) unsafe fn out_u32(port: u16, value: u32) {
 ///
 /// # Safety
 /// As for [`out_u8`]: reading a port can have effects too.
+#[cfg(fata_target = "virtio")]
 pub(crate) unsafe fn in_u8(port: u16) -> u8 {
     let value;
     // SAFETY: as for `out_u8`.
@@ -55,6 +58,7 @@ pub(crate) unsafe fn in_u8(port: u16) -> u8 {
 ///
 /// # Safety
 /// As for [`in_u8`].
+#[cfg(fata_target = "virtio")]
 pub(crate) unsafe fn in_u32(port: u16) -> u32 {
     let value;
     // SAFETY: as for `out_u8`.
@@ -128,6 +132,7 @@ pub(crate) fn frame_pointer() -> u64 {
 }
 
 /// Stops for ever, interrupts off.
+#[cfg(fata_target = "virtio")]
 pub(crate) fn stop() -> ! {
     loop {
         // SAFETY: nothing runs after this on purpose.
@@ -136,6 +141,7 @@ pub(crate) fn stop() -> ! {
 }
 
 /// Lets the interrupts that are pending be taken, and no other: they are off before and after.
+#[cfg(fata_target = "virtio")]
 pub(crate) fn take_pending_interrupts() {
     // SAFETY: handlers run on stacks of their own and touch only the table of pending vectors (see
     // `traps`); not `nomem`, because that table is memory. `sti` takes effect after the next
@@ -148,7 +154,8 @@ pub(crate) fn take_pending_interrupts() {
 /// `sti` holds interrupts back for one instruction, so one that became pending at any time before
 /// ends the `hlt` at once (Intel SDM volume 2, STI): there is no gap in which it could be lost.
 pub(crate) fn sleep_until_interrupt() {
-    // SAFETY: as for `take_pending_interrupts`.
+    // SAFETY: handlers run on stacks of their own and touch only what says that there was an
+    // interrupt (see `traps`); not `nomem`, because that is memory.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
 }
 

@@ -1,11 +1,9 @@
 //! The way from the boot loader to `main`.
 
-use super::console::{self, say};
+use super::board::{self, Board};
+use super::console::say;
 use super::layout::{self, Layout};
-use super::{
-    apic, cpu, devices, entropy, heap, io_apic, memory, power, tables, thread_locals, time, traps,
-};
-use crate::acpi::{self, Platform};
+use super::{cpu, entropy, heap, memory, power, tables, thread_locals, time, traps};
 use crate::command_line::{self, CommandLine};
 use crate::memory_map::{MemoryMap, Region};
 use alloc::ffi::CString;
@@ -54,16 +52,15 @@ const KIND_RAM: u32 = 1;
 /// How many entries are believed; E820 itself had 128.
 const MEMORY_MAP_ENTRIES_MAX: u32 = 256;
 /// What `boot.s` maps, and with that the end of where a loader may put what it hands over.
-const BOOT_MAPPED_END: u64 = 4 << 30;
+pub(super) const BOOT_MAPPED_END: u64 = 4 << 30;
 
 /// What `early` leaves for `boot`, in memory that the heap gets afterwards. Everything the loader
 /// handed over is copied here first, because it lies in RAM that is about to be used.
 struct Handover {
     command_line: [u8; command_line::LENGTH_MAX + 1],
     command_line_bytes: usize,
-    acpi: [u8; acpi::SCRATCH_BYTES],
     ram: MemoryMap,
-    platform: Platform,
+    board: Board,
     rest: Region,
 }
 
@@ -80,28 +77,6 @@ unsafe fn handover() -> &'static mut Handover {
     unsafe { (*place).assume_init_mut() }
 }
 
-/// Physical memory as `boot.s` maps it.
-struct BootMemory;
-
-impl acpi::Memory for BootMemory {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
-        let fits = address > 0
-            && address.checked_add(bytes.len() as u64).is_some_and(|end| end <= BOOT_MAPPED_END);
-        if fits {
-            // SAFETY: the range is mapped (all below 4 GiB is), and nobody writes there meanwhile.
-            // A place without memory reads as all ones.
-            unsafe {
-                core::ptr::copy_nonoverlapping(
-                    address as *const u8,
-                    bytes.as_mut_ptr(),
-                    bytes.len(),
-                );
-            }
-        }
-        fits
-    }
-}
-
 /// A structure that the loader left at `address`.
 fn read<T: Copy>(address: u64) -> Option<T> {
     let end = address.checked_add(size_of::<T>() as u64)?;
@@ -113,7 +88,7 @@ fn read<T: Copy>(address: u64) -> Option<T> {
 /// The first Rust code: no heap, no thread-locals (so nothing here may panic), the boot's page tables
 /// and stack. Gives the top of the program's stack.
 unsafe extern "C" fn early(start_info: u64) -> u64 {
-    console::init();
+    board::port::init();
     // SAFETY: nobody else knows of it yet.
     let handover = unsafe { handover() };
     let info = match read::<StartInfo>(start_info) {
@@ -128,7 +103,9 @@ unsafe extern "C" fn early(start_info: u64) -> u64 {
         Some((entry.address, entry.bytes, entry.kind == KIND_RAM))
     });
     handover.ram = MemoryMap::from_entries(entries);
-    handover.platform = Platform::read(&BootMemory, info.rsdp, &mut handover.acpi);
+    if let Err(why) = handover.board.early(info.rsdp, &mut handover.ram) {
+        power::refuse(format_args!("{why}"));
+    }
     let Some(layout) = Layout::new(&handover.ram) else {
         let (have, need) = (handover.ram.total_bytes() >> 10, (layout::image().end >> 10) + 512);
         power::refuse(format_args!(
@@ -138,7 +115,7 @@ unsafe extern "C" fn early(start_info: u64) -> u64 {
     layout::set_main_stack(layout.main.stack);
     traps::init(&layout);
     cpu::enable_features();
-    match tables::init(&handover.ram, &layout) {
+    match tables::init(&handover.ram, &layout, handover.board.pages()) {
         Ok(rest) => handover.rest = rest,
         Err(error) => power::refuse(format_args!("the page tables cannot be made: {error:?}")),
     }
@@ -169,13 +146,11 @@ unsafe extern "C" fn boot() -> ! {
     if thread_locals::init(cpu::ticks()).is_none() {
         power::refuse(format_args!("memory is too small for the program's thread-locals"));
     }
-    power::set_pm1a_control_port(handover.platform.pm1a_control_port);
-    mask_legacy_interrupts();
-    if let Err(why) = apic::init() {
-        power::refuse(format_args!("{why}"));
-    }
-    io_apic::init(&handover.platform);
-    if let Err(why) = time::init(&handover.platform) {
+    let clocks = match handover.board.start() {
+        Ok(clocks) => clocks,
+        Err(why) => power::refuse(format_args!("{why}")),
+    };
+    if let Err(why) = time::init(clocks) {
         power::refuse(format_args!("no clock: {why}"));
     }
     entropy::init();
@@ -188,7 +163,7 @@ unsafe extern "C" fn boot() -> ! {
     if dropped > 0 {
         say!("{} KiB of memory are in too many pieces and not used", dropped >> 10);
     }
-    devices::set_mmio(&line.mmio_devices);
+    board::set_command_line(&line);
     // SAFETY: nothing refers to the boot's tables, stack or handover any more.
     unsafe { heap::claim(layout::boot_scratch()) };
     run(line)
@@ -205,15 +180,6 @@ fn claim_heap(ram: &MemoryMap, rest: Region) {
     for region in first.into_iter().chain(others) {
         // SAFETY: `tables::init` mapped all RAM as data, and the plan has no other user for it.
         unsafe { heap::claim(region) };
-    }
-}
-
-/// The two 8259s, where there are any, must not put their vectors among the exceptions.
-fn mask_legacy_interrupts() {
-    // SAFETY: the mask registers of the PC's interrupt controllers, or nobody.
-    unsafe {
-        cpu::out_u8(0x21, 0xff);
-        cpu::out_u8(0xa1, 0xff);
     }
 }
 

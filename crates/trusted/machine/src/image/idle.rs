@@ -10,7 +10,7 @@
 //! they would be taken for the parked thread waking itself, which runtimes leave out as impossible.
 
 use super::console::say;
-use super::{backtrace, cpu, power, thread_locals, time, vectors};
+use super::{backtrace, board, cpu, power, thread_locals, time};
 use crate::exit_code;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,8 +21,7 @@ static TIMES_IDLE: AtomicU64 = AtomicU64::new(0);
 ///
 /// Not to be called while holding a lock that a waker may want.
 pub fn deliver_interrupts() -> bool {
-    cpu::take_pending_interrupts();
-    vectors::deliver()
+    board::deliver_interrupts()
 }
 
 /// How often the machine has gone to sleep since it started.
@@ -55,15 +54,15 @@ pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u
         if !unchanged() {
             return Woken::Changed;
         }
-        let armed = match deadline_nanos {
+        match deadline_nanos {
             Some(deadline) if time::monotonic_nanos() >= deadline => return Woken::Deadline,
-            Some(deadline) => Some(time::arm(deadline)),
-            None => None,
-        };
+            Some(deadline) => time::arm(deadline),
+            None => {}
+        }
         TIMES_IDLE.fetch_add(1, Ordering::Relaxed);
         cpu::sleep_until_interrupt();
-        if let Some(timer) = armed {
-            super::apic::disarm(timer);
+        if deadline_nanos.is_some() {
+            time::disarm();
         }
     }
 }

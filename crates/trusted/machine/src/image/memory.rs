@@ -2,7 +2,9 @@
 
 use super::cell::OneCpu;
 use super::heap;
-use crate::memory_map::{MemoryMap, Region};
+use crate::memory_map::MemoryMap;
+#[cfg(fata_target = "virtio")]
+use crate::memory_map::Region;
 
 static RAM: OneCpu<MemoryMap> = OneCpu::new(MemoryMap::new());
 
@@ -12,8 +14,15 @@ pub(crate) fn set_ram(ram: &MemoryMap) {
 }
 
 /// Whether any page of RAM is in `region`.
+#[cfg(fata_target = "virtio")]
 pub(crate) fn touches_ram(region: Region) -> bool {
     RAM.with(|ram| ram.regions().iter().any(|ram| ram.start < region.end && region.start < ram.end))
+}
+
+/// The end of the highest RAM.
+#[cfg(fata_target = "xen")]
+pub(crate) fn end() -> u64 {
+    RAM.with(|ram| ram.regions().last().map_or(0, |region| region.end))
 }
 
 /// Bytes of RAM that the loader reported as usable.

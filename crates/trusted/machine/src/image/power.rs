@@ -1,61 +1,36 @@
 //! The end of the machine, with a number.
 
+use super::board;
 use super::console::say;
-use super::cpu::{out_u8, out_u16, out_u32, stop};
 use crate::exit_code;
-use core::arch::asm;
-use core::sync::atomic::{AtomicU16, Ordering};
 
-/// QEMU's `isa-debug-exit`, where `fata run` puts it.
-const DEBUG_EXIT_PORT: u16 = 0xf4;
-
-/// PM1a_CNT, when ACPI says where it is; 0 otherwise.
-static PM1A_CONTROL_PORT: AtomicU16 = AtomicU16::new(0);
-
-/// Tells where the ACPI power register is.
-pub(crate) fn set_pm1a_control_port(port: Option<u16>) {
-    PM1A_CONTROL_PORT.store(port.unwrap_or(0), Ordering::Relaxed);
+/// How it came to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The program is done, or the machine refused to start it.
+    Done,
+    /// Something broke.
+    Death,
 }
 
-/// Switches the machine off. QEMU ends with status `code << 1 | 1`; a code of 127 or more does not
-/// fit and is said on the console.
+/// Switches the machine off. In QEMU the process ends with status `code << 1 | 1`; what cannot be
+/// handed on like that is said on the console.
 pub fn exit(code: u8) -> ! {
-    let (port_value, aloud) = exit_code::to_port(code);
-    if aloud {
+    if board::power::must_say(code) {
         say!("exit code {code}");
     }
-    off(port_value)
+    board::power::off(code, Ending::Done)
 }
 
 /// The same, after a death: the code is always said.
 pub(crate) fn die(code: u8) -> ! {
     say!("exit code {code}");
-    off(exit_code::to_port(code).0)
+    board::power::off(code, Ending::Death)
 }
 
 /// Ends the boot, saying why.
 pub(crate) fn refuse(why: core::fmt::Arguments<'_>) -> ! {
     say!("cannot boot: {why}");
-    die(exit_code::BOOT_REFUSED)
-}
-
-/// Every way to switch off that is known, the ones that carry the code first.
-fn off(code: u32) -> ! {
-    // SAFETY: nothing runs after this; each write ends the machine or does nothing.
-    unsafe {
-        out_u32(DEBUG_EXIT_PORT, code);
-        let port = PM1A_CONTROL_PORT.load(Ordering::Relaxed);
-        if port != 0 {
-            // SLP_EN with SLP_TYP 0, which is S5 on QEMU's PC and q35 (ACPI 6.5, 4.8.3.2.1; the
-            // type is in the DSDT, whose byte code is not worth an interpreter).
-            out_u16(port, 1 << 13);
-        }
-        // Cloud Hypervisor's ACPI shutdown device: SLP_EN, S5.
-        out_u8(0x600, 5 << 2 | 1 << 5);
-        // The keyboard controller's reset line, which ends a Firecracker or a QEMU with -no-reboot.
-        out_u8(0x64, 0xfe);
-        // A fault that cannot be delivered: no interrupt table.
-        asm!("lidt [{}]", "int3", in(reg) &[0u8; 10], options(nostack));
-    }
-    stop()
+    say!("exit code {}", exit_code::BOOT_REFUSED);
+    board::power::off(exit_code::BOOT_REFUSED, Ending::Done)
 }

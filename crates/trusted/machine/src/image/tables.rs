@@ -5,7 +5,9 @@ use super::cpu;
 use super::layout::{self, Layout};
 use crate::elf::{PF_W, PF_X, PT_LOAD};
 use crate::memory_map::{MemoryMap, PAGE_SIZE, Region};
-use crate::paging::{Frames, LARGE_PAGE_SIZE, MapError, PageTables, Rights};
+#[cfg(fata_target = "virtio")]
+use crate::paging::LARGE_PAGE_SIZE;
+use crate::paging::{Frames, MapError, PageTables, Rights};
 use core::arch::asm;
 
 static TABLES: OneCpu<Option<PageTables>> = OneCpu::new(None);
@@ -49,8 +51,13 @@ impl Frames for FromHeap {
     }
 }
 
-/// Builds the tables for the plan and switches to them. What is left of `layout.rest` is returned.
-pub(crate) fn init(ram: &MemoryMap, layout: &Layout) -> Result<Region, MapError> {
+/// Builds the tables for the plan, with the pages `others` as data beside RAM, and switches to them.
+/// What is left of `layout.rest` is returned.
+pub(crate) fn init(
+    ram: &MemoryMap,
+    layout: &Layout,
+    others: &[Region],
+) -> Result<Region, MapError> {
     let has_1_gib_pages = cpu::cpuid(0x8000_0001).edx & 1 << 26 != 0;
     let mut frames = Bump(layout.rest);
     let tables = PageTables::new(&mut frames, has_1_gib_pages)?;
@@ -69,7 +76,7 @@ pub(crate) fn init(ram: &MemoryMap, layout: &Layout) -> Result<Region, MapError>
     for stack in layout.stacks() {
         data.remove(stack.guard);
     }
-    for &region in data.regions() {
+    for &region in data.regions().iter().chain(others) {
         tables.map(&mut frames, region, Rights::Data)?;
     }
     // SAFETY: the tables map everything that is in use where it is (code, data, stacks, themselves)
@@ -83,8 +90,18 @@ pub(crate) fn init(ram: &MemoryMap, layout: &Layout) -> Result<Region, MapError>
     Ok(frames.0)
 }
 
+/// Maps pages outside RAM as data; whether they are mapped now.
+#[cfg(fata_target = "xen")]
+pub(crate) fn map_data(region: Region) -> bool {
+    // Nothing has to be flushed, see `map_device`.
+    TABLES.with(|tables| {
+        tables.as_ref().is_some_and(|it| it.map(&mut FromHeap, region, Rights::Data).is_ok())
+    })
+}
+
 /// Maps a device's registers one to one, uncached, and gives their address. Pages that are mapped
 /// as a device's already are shared; anything that is RAM is refused.
+#[cfg(fata_target = "virtio")]
 pub(crate) fn map_device(address: u64, bytes: u64) -> Option<*mut u8> {
     let end = address.checked_add(bytes).filter(|_| bytes > 0)?;
     let window = Region::new(address, end);

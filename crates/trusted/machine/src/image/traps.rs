@@ -1,8 +1,8 @@
 //! Exceptions and interrupts.
 //!
 //! The rule that makes everything above simple: **no Rust code runs in interrupt context**. A
-//! handler sets the vector's bit in [`PENDING`] and signals the end of the interrupt; what it means
-//! is looked up later, in ordinary code ([`super::idle::deliver_interrupts`]). Interrupts are
+//! handler notes that there was an interrupt and acknowledges it; what it means is looked up later, in
+//! ordinary code ([`super::idle::deliver_interrupts`]). Interrupts are
 //! enabled only there and while the processor sleeps, so they never interrupt a program between two
 //! of its own instructions.
 //!
@@ -13,36 +13,21 @@ use super::backtrace;
 use super::cell::OneCpu;
 use super::console::say;
 use super::layout::{Layout, Stack};
-use super::{cpu, power};
+use super::{board, cpu, power};
 use crate::exit_code;
 use crate::memory_map::Region;
 use core::arch::{asm, global_asm};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-/// A bit for each vector whose interrupt came and was not delivered to its line yet.
-pub(crate) static PENDING: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
-
-/// The address of the local APIC's end-of-interrupt register; 0 when it is an MSR (x2APIC).
-pub(crate) static END_OF_INTERRUPT: AtomicU64 = AtomicU64::new(0);
-
-global_asm!(
-    include_str!("traps.s"),
-    pending = sym PENDING,
-    end_of_interrupt = sym END_OF_INTERRUPT,
-    exception = sym exception,
-);
+global_asm!(include_str!("traps.s"), exception = sym exception);
 
 unsafe extern "C" {
-    static fata_interrupt_stubs: u8;
-    static fata_spurious_stub: u8;
     static fata_exception_stubs: u8;
 }
 
 /// Bytes of a stub in `traps.s`.
 const STUB_BYTES: u64 = 16;
-/// The vector for interrupts that went away.
-pub(crate) const SPURIOUS_VECTOR: u8 = 255;
 
 const DOUBLE_FAULT: u64 = 8;
 const PAGE_FAULT: u64 = 14;
@@ -154,13 +139,11 @@ pub(crate) fn init(layout: &Layout) {
 }
 
 fn gate_for(vector: u64) -> Gate {
-    let (exceptions, interrupts) =
-        (&raw const fata_exception_stubs, &raw const fata_interrupt_stubs);
+    let exceptions = &raw const fata_exception_stubs as u64;
     match vector {
-        DOUBLE_FAULT => Gate::new(exceptions as u64 + vector * STUB_BYTES, 1),
-        0..32 => Gate::new(exceptions as u64 + vector * STUB_BYTES, 2),
-        255 => Gate::new(&raw const fata_spurious_stub as u64, 3),
-        _ => Gate::new(interrupts as u64 + (vector - 32) * STUB_BYTES, 3),
+        DOUBLE_FAULT => Gate::new(exceptions + vector * STUB_BYTES, 1),
+        0..32 => Gate::new(exceptions + vector * STUB_BYTES, 2),
+        _ => board::interrupt_handler(vector as u8).map_or(Gate::ABSENT, |at| Gate::new(at, 3)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What is attached to the machine, for drivers to probe.
 
-use super::cell::OneCpu;
-use super::console::say;
-use super::{io_apic, pci, tables, vectors};
+use super::super::cell::OneCpu;
+use super::super::console::say;
+use super::super::tables;
+use super::{io_apic, pci, vectors};
 use crate::command_line::MmioDevice;
 use alloc::boxed::Box;
 use alloc::vec::Vec;

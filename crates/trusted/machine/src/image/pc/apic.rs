@@ -3,9 +3,9 @@
 //! Two ways to reach its registers, xAPIC (memory) and x2APIC (MSRs); two timers, one that counts
 //! down from a number and one that compares with the TSC. Intel SDM volume 3, chapter 11.
 
-use super::cell::OneCpu;
-use super::traps::{END_OF_INTERRUPT, SPURIOUS_VECTOR};
-use super::{cpu, tables};
+use super::super::cell::OneCpu;
+use super::super::{cpu, tables};
+use super::interrupts::{END_OF_INTERRUPT, SPURIOUS_VECTOR};
 use core::sync::atomic::Ordering;
 
 const APIC_BASE_MSR: u32 = 0x1b;

@@ -3,7 +3,8 @@
 //! A hypervisor sets bit 31 of CPUID 1 ECX and signs leaf 0x4000_0000.
 
 use super::super::cpu;
-use super::EMULATED_APIC_HERTZ;
+use super::clock::EMULATED_APIC_HERTZ;
+use crate::pvclock::PvClock;
 use core::sync::atomic::{Ordering, fence};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,17 @@ struct VcpuTime {
     pad_2: [u8; 2],
 }
 
+impl VcpuTime {
+    fn line(&self) -> PvClock {
+        PvClock {
+            tsc_timestamp: self.tsc_timestamp,
+            system_time: self.system_time,
+            tsc_to_system_mul: self.tsc_to_system_mul,
+            tsc_shift: self.tsc_shift,
+        }
+    }
+}
+
 /// `pvclock_wall_clock`.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Default)]
@@ -119,13 +131,7 @@ fn kvm_vcpu_time() -> Option<VcpuTime> {
 }
 
 fn kvm_tsc_hertz() -> Option<u64> {
-    let time = kvm_vcpu_time()?;
-    // nanos = (ticks << shift) × mul / 2³², so hertz = 10⁹ × 2³² / mul >> shift.
-    let hertz = (1_000_000_000u128 << 32) / u128::from(time.tsc_to_system_mul);
-    let shift = time.tsc_shift;
-    let hertz =
-        if shift >= 0 { hertz >> shift.min(63) } else { hertz << (-i32::from(shift)).min(40) };
-    u64::try_from(hertz).ok()
+    kvm_vcpu_time()?.line().tsc_hertz()
 }
 
 /// The wall clock in nanoseconds since 1970, if KVM gives one.
@@ -141,10 +147,5 @@ pub(super) fn kvm_wall_nanos() -> Option<u64> {
     };
     // The wall clock is that of the host's boot; the system time runs since then.
     let boot = u64::from(wall.seconds) * 1_000_000_000 + u64::from(wall.nanos);
-    let delta = cpu::ticks().saturating_sub(time.tsc_timestamp);
-    let shift = time.tsc_shift;
-    let delta =
-        if shift >= 0 { delta << shift.min(31) } else { delta >> (-i32::from(shift)).min(63) };
-    let since = (u128::from(delta) * u128::from(time.tsc_to_system_mul)) >> 32;
-    (wall.seconds > 0).then(|| boot + time.system_time + since as u64)
+    (wall.seconds > 0).then(|| boot.saturating_add(time.line().nanos(cpu::ticks())))
 }

@@ -1,9 +1,9 @@
 //! Which interrupt vector belongs to which line.
 
+use super::super::cell::OneCpu;
+use super::super::thread_locals;
 use super::apic::TIMER_VECTOR;
-use super::cell::OneCpu;
-use super::thread_locals;
-use super::traps::{PENDING, SPURIOUS_VECTOR};
+use super::interrupts::{PENDING, SPURIOUS_VECTOR};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use fata_shared::interrupt::Line;

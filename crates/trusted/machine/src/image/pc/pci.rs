@@ -4,7 +4,8 @@
 //! section 3.2.2.3.2), which q35 and Cloud Hypervisor have, and whose 256 bytes hold everything that
 //! a virtio function needs. BARs are where the firmware put them.
 
-use super::{apic, cpu, tables, vectors};
+use super::super::{cpu, tables};
+use super::{apic, vectors};
 use crate::pci_config::{
     Bar, COMMAND, COMMAND_MASTER, COMMAND_MEMORY, COMMAND_NO_WIRE, Config, Msix, memory_bar,
 };

@@ -5,8 +5,9 @@
 //! when the device has something to say and falls when the driver has acknowledged all of it. 82093AA
 //! data sheet, section 3.
 
-use super::cell::OneCpu;
-use super::{apic, tables};
+use super::super::cell::OneCpu;
+use super::super::tables;
+use super::apic;
 use crate::acpi::Platform;
 use alloc::vec::Vec;
 

@@ -1,0 +1,35 @@
+//! The interrupts of a PC: a bit for each vector, which the handler sets and nothing else.
+
+use core::arch::global_asm;
+use core::sync::atomic::AtomicU64;
+
+/// A bit for each vector whose interrupt came and was not delivered to its line yet.
+pub(super) static PENDING: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+/// The address of the local APIC's end-of-interrupt register; 0 when it is an MSR (x2APIC).
+pub(super) static END_OF_INTERRUPT: AtomicU64 = AtomicU64::new(0);
+
+global_asm!(
+    include_str!("interrupts.s"),
+    pending = sym PENDING,
+    end_of_interrupt = sym END_OF_INTERRUPT,
+);
+
+unsafe extern "C" {
+    static fata_interrupt_stubs: u8;
+    static fata_spurious_stub: u8;
+}
+
+/// Bytes of a stub in `interrupts.s`.
+const STUB_BYTES: u64 = 16;
+/// The vector for interrupts that went away.
+pub(super) const SPURIOUS_VECTOR: u8 = 255;
+
+/// Where the handler of a vector starts.
+pub(crate) fn interrupt_handler(vector: u8) -> Option<u64> {
+    match vector {
+        SPURIOUS_VECTOR => Some(&raw const fata_spurious_stub as u64),
+        32.. => Some(&raw const fata_interrupt_stubs as u64 + u64::from(vector - 32) * STUB_BYTES),
+        _ => None,
+    }
+}

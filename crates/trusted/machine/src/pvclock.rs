@@ -1,0 +1,102 @@
+//! The clock that Xen invented and KVM took over: a line from the time-stamp counter to the
+//! hypervisor's time.
+//!
+//! `vcpu_time_info` (Xen, public/xen.h) and `pvclock_vcpu_time_info` (Linux,
+//! Documentation/virt/kvm/x86/msr.rst) are the same structure. The hypervisor writes its numbers, and
+//! they are not believed more than any others: no value of them makes the arithmetic here overflow.
+
+use crate::scale::NANOS_PER_SECOND;
+
+/// The line at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PvClock {
+    /// The counter at the line's origin.
+    pub tsc_timestamp: u64,
+    /// The hypervisor's time there, in nanoseconds.
+    pub system_time: u64,
+    /// Nanoseconds per tick, in 1/2³², of ticks that were shifted.
+    pub tsc_to_system_mul: u32,
+    /// By how many bits ticks are shifted to the left before; to the right if it is negative.
+    pub tsc_shift: i8,
+}
+
+impl PvClock {
+    /// The hypervisor's time when the counter stands at `ticks`, in nanoseconds: the origin's for
+    /// anything before it, the end of time for what does not fit.
+    pub const fn nanos(&self, ticks: u64) -> u64 {
+        let elapsed = ticks.saturating_sub(self.tsc_timestamp) as u128;
+        // 64 bits of ticks and 31 of shift fit in 128 with 32 of multiplier.
+        let shift = if self.tsc_shift > 31 { 31 } else { self.tsc_shift };
+        let shifted = if shift >= 0 { elapsed << shift } else { elapsed >> shift.unsigned_abs() };
+        let nanos = (shifted * self.tsc_to_system_mul as u128) >> 32;
+        if nanos > u64::MAX as u128 {
+            return u64::MAX;
+        }
+        self.system_time.saturating_add(nanos as u64)
+    }
+
+    /// The counter's frequency, if the line goes up.
+    pub const fn tsc_hertz(&self) -> Option<u64> {
+        if self.tsc_to_system_mul == 0 {
+            return None;
+        }
+        // nanos = (ticks << shift) × mul / 2³², so hertz = 10⁹ × 2³² / mul >> shift.
+        let hertz = ((NANOS_PER_SECOND as u128) << 32) / self.tsc_to_system_mul as u128;
+        let hertz = match self.tsc_shift {
+            shift @ 0.. => hertz >> if shift > 63 { 63 } else { shift },
+            shift => hertz << if shift < -40 { 40 } else { shift.unsigned_abs() },
+        };
+        if hertz > u64::MAX as u128 { None } else { Some(hertz as u64) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a hypervisor writes for a counter of `hertz`: as `set_time_scale` of Xen does.
+    fn line(hertz: u64) -> PvClock {
+        let (mut ticks, mut shift) = (hertz, 0);
+        while ticks > 2 * NANOS_PER_SECOND {
+            ticks >>= 1;
+            shift -= 1;
+        }
+        let mut ticks = ticks as u32;
+        while u64::from(ticks) <= NANOS_PER_SECOND {
+            ticks <<= 1;
+            shift += 1;
+        }
+        let mul = ((NANOS_PER_SECOND << 32) / u64::from(ticks)) as u32;
+        PvClock { tsc_timestamp: 1000, system_time: 5, tsc_to_system_mul: mul, tsc_shift: shift }
+    }
+
+    #[test]
+    fn a_second_is_a_second_at_any_frequency() {
+        for hertz in [25_000_000, 1_000_000_000, 1_999_999_999, 2_100_000_000, 4_700_000_000] {
+            let line = line(hertz);
+            let second = line.nanos(1000 + hertz);
+            assert!(second.abs_diff(NANOS_PER_SECOND + 5) < 5, "{hertz} Hz: {second} ns");
+            let read = line.tsc_hertz().unwrap();
+            assert!(read.abs_diff(hertz) <= 1 + hertz / 100_000_000, "{hertz} Hz read as {read}");
+        }
+    }
+
+    #[test]
+    fn before_the_origin_time_stands_and_a_flat_line_has_no_frequency() {
+        assert_eq!(line(1_000_000_000).nanos(0), 5);
+        let flat = PvClock { tsc_to_system_mul: 0, ..line(1_000_000_000) };
+        assert_eq!(flat.tsc_hertz(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_overflows_or_runs_backwards(
+            tsc_timestamp: u64, system_time: u64, tsc_to_system_mul: u32, tsc_shift: i8, a: u64, b: u64,
+        ) {
+            let line = PvClock { tsc_timestamp, system_time, tsc_to_system_mul, tsc_shift };
+            prop_assert!(line.nanos(a.min(b)) <= line.nanos(a.max(b)));
+            line.tsc_hertz();
+        }
+    }
+}
