@@ -349,6 +349,11 @@ impl Client {
         }
     }
 
+    /// True if no request is unanswered and no part of a message is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.output.is_empty()
+    }
+
     /// Why the connection is over; `None` while it is not.
     pub fn broken(&self) -> Option<Misbehaved> {
         self.broken
