@@ -5,7 +5,7 @@ use core::fmt;
 use core::num::NonZeroU16;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use fata_device::{Checksum, IpFamily, Nic, NicError, Segmentation, Transmit};
+use fata_device::{Checksum, IpFamily, Nic, NicError, PartialChecksum, Segmentation, Transmit};
 use fata_tcpip::{FrameChecksum, Instant};
 use std::future::Future;
 use std::sync::Arc;
@@ -94,9 +94,7 @@ fn turn(
                 segmentation: transmit
                     .mss
                     .map(|mss| Segmentation { family: IpFamily::V4, mss: mss.get() }),
-                partial_checksum: transmit.partial_checksum.map(|sum| {
-                    fata_device::nic::PartialChecksum { start: sum.start, offset: sum.offset }
-                }),
+                partial_checksum: transmit.partial_checksum.map(partial_checksum),
             })
         })?;
         if sent != Poll::Ready(true) {
@@ -108,7 +106,12 @@ fn turn(
     Ok(progress)
 }
 
-fn frame_checksum(checksum: Checksum) -> FrameChecksum {
+/// What the engine leaves to a device, in the device's words.
+pub(crate) fn partial_checksum(sum: fata_tcpip::PartialChecksum) -> PartialChecksum {
+    PartialChecksum { start: sum.start, offset: sum.offset }
+}
+
+pub(crate) fn frame_checksum(checksum: Checksum) -> FrameChecksum {
     match checksum {
         Checksum::Unverified => FrameChecksum::Unverified,
         Checksum::Verified => FrameChecksum::Verified,

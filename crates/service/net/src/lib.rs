@@ -24,6 +24,7 @@
 mod axum;
 mod driver;
 mod error;
+pub mod forward;
 mod readiness;
 mod shared;
 mod stack;
