@@ -1,0 +1,168 @@
+//! Commands for dom0.
+//!
+//! A command is a script in the shared folder; dom0's agent runs it and puts its output and its
+//! exit status there (`dom0/agent`). All that is needed beside the folder is a way to say that
+//! there is something new: a byte in a FIFO that QEMU shows to dom0 as a serial port. So commands
+//! run side by side, from as many processes as like, and nobody has to speak in turn.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::files;
+use crate::process::Process;
+
+/// How often the shared folder is looked at. A look is a system call or two; dom0, on an emulated
+/// processor, needs some ten milliseconds for the shortest of commands.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(4);
+
+/// How much of a command's output is read, in bytes, of each stream.
+const OUTPUT_BYTES_MAX: u64 = 16 << 20;
+
+/// How long a command's processes have to be gone after they were killed.
+const KILL_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// What a command in dom0 has printed, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit status: 0 for success, 128 and a signal's number for one that was killed.
+    pub status: u8,
+    /// Its standard output, at most 16 MiB of it.
+    pub stdout: Vec<u8>,
+    /// Its standard error, at most 16 MiB of it.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// The standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Success, or an error that says what the command said. `doing` completes "dom0 cannot …".
+    ///
+    /// # Errors
+    /// When the command's status is not 0.
+    pub fn check(self, doing: &str) -> Result<Self> {
+        if self.status == 0 {
+            return Ok(self);
+        }
+        let what = format!("dom0 cannot {doing} (status {})", self.status);
+        Err(Error::new(Kind::Guest, what).note(String::from_utf8_lossy(&self.stderr)))
+    }
+}
+
+/// The control channel of one host.
+#[derive(Debug)]
+pub(crate) struct Control {
+    /// The folder that dom0 sees as /share.
+    pub(crate) share: PathBuf,
+    bell: PathBuf,
+    qemu: Process,
+}
+
+impl Control {
+    pub(crate) fn new(state: &Path, qemu: Process) -> Self {
+        Self { share: state.join("share"), bell: state.join("bell.in"), qemu }
+    }
+
+    /// Makes the folders and FIFOs that QEMU and dom0 find.
+    pub(crate) fn prepare(state: &Path) -> Result<()> {
+        for folder in ["in", "run", "out", "console", "files"] {
+            files::make_folder(&state.join("share").join(folder))?;
+        }
+        for name in ["bell.in", "bell.out"] {
+            let path = state.join(name);
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+                .map_err(|error| Error::io(format!("make {}", path.display()), &error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// An error when the host is gone.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.qemu.is_alive() {
+            return Ok(());
+        }
+        let state = self.share.parent().unwrap_or(&self.share);
+        let log = std::fs::read(state.join("qemu.log")).unwrap_or_default();
+        Err(Error::new(Kind::Host, "the Xen host has ended")
+            .note(String::from_utf8_lossy(&log))
+            .note(crate::host::last_lines(&state.join("xen.log"), 12)))
+    }
+
+    /// Runs a shell script in dom0.
+    pub(crate) fn run(&self, script: &str, timeout: Duration) -> Result<Output> {
+        let deadline = Instant::now() + timeout;
+        let id = self.submit(script)?;
+        if let Some(output) = self.collect(&id, deadline)? {
+            return Ok(output);
+        }
+        // Its whole process group, and then its files.
+        let pid = self.share.join("run").join(format!("{id}.pid"));
+        if let Some(group) = std::fs::read_to_string(pid).ok().and_then(|t| t.trim().parse().ok()) {
+            let _: u32 = group;
+            self.submit(&format!("kill -9 -{group}"))?;
+            let _ = self.collect(&id, Instant::now() + KILL_TIME_MAX)?;
+        }
+        let what = format!("a command in dom0 took longer than {} s", timeout.as_secs_f32());
+        Err(Error::new(Kind::Deadline, what).note(script.lines().next().unwrap_or_default()))
+    }
+
+    /// Gives dom0 a script; its id tells where the results will be.
+    pub(crate) fn submit(&self, script: &str) -> Result<String> {
+        self.check_alive()?;
+        let id = files::unique();
+        files::write_whole(&self.share.join("in").join(&id), script.as_bytes())?;
+        // Without waiting: QEMU holds the FIFO open as long as it lives, and when it is full there
+        // are rings enough in it.
+        let rung = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+            .open(&self.bell)
+            .and_then(|mut bell| std::io::Write::write_all(&mut bell, b"\n"));
+        match rung {
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                self.check_alive()?;
+                Err(Error::io(format!("write to {}", self.bell.display()), &error))
+            }
+            _ => Ok(id),
+        }
+    }
+
+    /// The results of a script, none when the deadline passes before it ends.
+    fn collect(&self, id: &str, deadline: Instant) -> Result<Option<Output>> {
+        let path = |kind: &str| self.share.join("out").join(format!("{id}.{kind}"));
+        loop {
+            if let Ok(status) = std::fs::read_to_string(path("rc")) {
+                let read = |kind| -> Result<Vec<u8>> {
+                    use std::io::Read as _;
+                    let path = path(kind);
+                    let failed = |error| Error::io(format!("read {}", path.display()), &error);
+                    let file = std::fs::File::open(&path).map_err(failed)?;
+                    let mut bytes = Vec::new();
+                    file.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+                    Ok(bytes)
+                };
+                let output = Output {
+                    status: status.trim().parse().unwrap_or(u8::MAX),
+                    stdout: read("out")?,
+                    stderr: read("err")?,
+                };
+                for kind in ["out", "err", "rc"] {
+                    // Left over, it costs a name in a folder that goes with the host.
+                    let _ = std::fs::remove_file(path(kind));
+                }
+                return Ok(Some(output));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            crate::host::check_interrupted()?;
+            self.check_alive()?;
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
