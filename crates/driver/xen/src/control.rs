@@ -87,9 +87,10 @@ impl ShutdownRequests {
     pub async fn next(&mut self) -> Result<ShutdownRequest, XenError> {
         loop {
             self.watch.next().await?;
-            if core::mem::replace(&mut self.offered, self.xen.store().suspensions()) != self.offered
-            {
+            let suspensions = self.xen.store().suspensions();
+            if self.offered != suspensions {
                 self.xen.offer().await?;
+                self.offered = suspensions;
             }
             if let Some(request) = self.take().await? {
                 return Ok(request);

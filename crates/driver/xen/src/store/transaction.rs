@@ -4,19 +4,29 @@ use super::connection::Answer;
 use super::{Store, absent_is_fine, malformed, room};
 use crate::XenError;
 use core::fmt;
+use core::future::Future;
+use core::sync::atomic::{AtomicBool, Ordering};
 use fata_xenbus::store::{Errno, Kind, Permission, Reply, Request, StoreError, TransactionId};
+use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// How often a transaction that others disturb is tried. Somebody made progress each time, and a
 /// device's keys are written a few dozen times in its life: nobody has this much bad luck.
 const ATTEMPTS_MAX: u32 = 64;
 
-/// An open transaction. Dropping it forgets what was written.
+/// An open transaction. Clones are the same transaction; dropping the last forgets what was
+/// written.
+#[derive(Clone)]
 pub struct Transaction {
+    open: Arc<Open>,
+}
+
+struct Open {
     store: Store,
-    /// [`TransactionId::NONE`] once it has ended.
     id: TransactionId,
-    /// The machine's suspensions before it was opened: after another one the number may be
+    /// The end has been sent: there is nothing left to forget.
+    has_ended: AtomicBool,
+    /// The machine's restorations before it was opened: after another one the number may be
     /// somebody else's.
     suspensions: u64,
     _room: OwnedSemaphorePermit,
@@ -61,7 +71,9 @@ impl Store {
         let suspensions = self.suspensions();
         match (&mut opening.answer).await.unwrap_or(Err(StoreError::Interrupted)) {
             Ok(Reply::Transaction(id)) => {
-                Ok(Transaction { store: self.clone(), id, suspensions, _room: room })
+                let (store, has_ended) = (self.clone(), AtomicBool::new(false));
+                let open = Open { store, id, has_ended, suspensions, _room: room };
+                Ok(Transaction { open: Arc::new(open) })
             }
             Ok(_) => Err(malformed(Kind::TransactionStart, "")),
             Err(error) => Err(failed(error)),
@@ -74,14 +86,21 @@ impl Store {
     /// # Errors
     /// What `body` failed with, xenstored's refusal, [`XenError::TransactionConflicts`] after 64
     /// attempts, or the connection's end.
-    pub async fn transaction<T>(
+    ///
+    /// # Notes
+    /// (`body` gets a clone, for with a reference the future of this could not be sent to another
+    /// thread: stable Rust cannot say so of asynchronous closures.)
+    pub async fn transaction<T, F>(
         &self,
-        mut body: impl AsyncFnMut(&Transaction) -> Result<T, XenError>,
-    ) -> Result<T, XenError> {
+        mut body: impl FnMut(Transaction) -> F,
+    ) -> Result<T, XenError>
+    where
+        F: Future<Output = Result<T, XenError>>,
+    {
         for _ in 0..ATTEMPTS_MAX {
             let attempt = async {
                 let transaction = self.begin().await?;
-                let result = body(&transaction).await?;
+                let result = body(transaction.clone()).await?;
                 Ok((result, transaction.commit().await?))
             };
             match attempt.await {
@@ -105,7 +124,7 @@ impl Transaction {
     /// As there.
     pub async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, XenError> {
         self.check(Kind::Read, path)?;
-        self.store.read_in(self.id, path).await
+        self.open.store.read_in(self.open.id, path).await
     }
 
     /// As [`Store::read_all`], in the transaction.
@@ -122,7 +141,7 @@ impl Transaction {
         paths: &[String],
     ) -> Result<Vec<Result<Option<Vec<u8>>, XenError>>, XenError> {
         self.check(Kind::Read, "")?;
-        self.store.read_each_in(self.id, paths).await
+        self.open.store.read_each_in(self.open.id, paths).await
     }
 
     /// As [`Store::write`], in the transaction.
@@ -132,7 +151,7 @@ impl Transaction {
     pub async fn write(&self, path: &str, value: impl AsRef<[u8]>) -> Result<(), XenError> {
         self.check(Kind::Write, path)?;
         let request = Request::Write(path, value.as_ref());
-        self.store.request(self.id, path, request).await.map(drop)
+        self.open.store.request(self.open.id, path, request).await.map(drop)
     }
 
     /// As [`Store::remove`], in the transaction.
@@ -141,7 +160,7 @@ impl Transaction {
     /// As there.
     pub async fn remove(&self, path: &str) -> Result<(), XenError> {
         self.check(Kind::Remove, path)?;
-        absent_is_fine(self.store.request(self.id, path, Request::Remove(path)).await)
+        absent_is_fine(self.open.store.request(self.open.id, path, Request::Remove(path)).await)
     }
 
     /// As [`Store::set_permissions`], in the transaction.
@@ -155,7 +174,7 @@ impl Transaction {
     ) -> Result<(), XenError> {
         self.check(Kind::SetPermissions, path)?;
         let request = Request::SetPermissions(path, permissions.to_vec());
-        self.store.request(self.id, path, request).await.map(drop)
+        self.open.store.request(self.open.id, path, request).await.map(drop)
     }
 
     /// Sends a request and does not wait for its answer: for several that go together.
@@ -164,30 +183,34 @@ impl Transaction {
         request: &Request<'_>,
     ) -> Result<oneshot::Receiver<Answer>, StoreError> {
         self.alive()?;
-        self.store.send(self.id, request).await
+        self.open.store.send(self.open.id, request).await
     }
 
     fn alive(&self) -> Result<(), StoreError> {
-        let same = self.suspensions == self.store.suspensions();
-        if same { Ok(()) } else { Err(StoreError::Interrupted) }
+        if self.open.suspensions != self.open.store.suspensions() {
+            Err(StoreError::Interrupted)
+        } else if self.open.has_ended.load(Ordering::Relaxed) {
+            Err(StoreError::Refused(Errno::Invalid))
+        } else {
+            Ok(())
+        }
     }
 
     fn check(&self, request: Kind, path: &str) -> Result<(), XenError> {
         self.alive().map_err(|error| XenError::store(request, path, error))
     }
 
-    /// Commits: all that was written is there at once, or nothing.
+    /// Commits: all that was written is there at once, or nothing. Other clones are good for
+    /// nothing afterwards.
     ///
     /// # Errors
     /// xenstored's refusal, or the connection's end. Nothing was written then, unless the error is
     /// [`StoreError::Interrupted`].
-    pub async fn commit(mut self) -> Result<Commit, XenError> {
-        let answer = self.send(&Request::TransactionEnd(true)).await;
-        let answer = match answer {
+    pub async fn commit(self) -> Result<Commit, XenError> {
+        let answer = match self.send(&Request::TransactionEnd(true)).await {
             Ok(answer) => {
-                // Sent: there is nothing left to forget, whatever becomes of this future.
-                self.id = TransactionId::NONE;
-                self.store.receive(answer).await
+                self.open.has_ended.store(true, Ordering::Relaxed);
+                self.open.store.receive(answer).await
             }
             Err(error) => Err(error),
         };
@@ -199,9 +222,10 @@ impl Transaction {
     }
 }
 
-impl Drop for Transaction {
+impl Drop for Open {
     fn drop(&mut self) {
-        if self.id != TransactionId::NONE && self.alive().is_ok() {
+        let is_open = !*self.has_ended.get_mut();
+        if is_open && self.suspensions == self.store.suspensions() {
             self.store.with(|connection| connection.forget_transaction(self.id));
         }
     }
@@ -209,6 +233,6 @@ impl Drop for Transaction {
 
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Transaction({})", self.id.0)
+        write!(f, "Transaction({})", self.open.id.0)
     }
 }
