@@ -5,6 +5,7 @@
 //!
 //! | room | what it is |
 //! |---|---|
+//! | [`block`] | blkfront and blkback: disks |
 //! | [`store`] | XenStore: read, write, list, watch, transactions |
 //! | [`console`] | the console that `xl console` shows |
 //! | [`control`] | what the host asks of the guest: to end, to suspend, to need less memory |
@@ -14,14 +15,18 @@
 //! `fata_hypercall`'s; here one meets the other.
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod console;
 pub mod control;
 mod error;
 pub mod memory;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 #[allow(dead_code, reason = "until the devices of both ends are here")]
 mod xenbus;
 
+pub use block::{Blkfront, BlockBackends, BlockSlot};
 pub use console::Console;
 pub use control::{Balloon, ShutdownRequest, ShutdownRequests};
 pub use error::XenError;

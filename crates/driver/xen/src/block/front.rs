@@ -6,16 +6,15 @@
 
 mod disk;
 mod job;
+mod keeper;
 mod link;
 
 pub use disk::BlkfrontCounters;
 
-use core::task::{Context, Poll};
 pub(super) use disk::Disk;
 use disk::{DiskEvent, Submission};
 use fata_device::block::{check_range, check_request};
 use fata_device::{Block, BlockError, BoxFuture, Geometry, SectorBuffer};
-use fata_hypercall::{DomainId, Hypervisor};
 use fata_xenbus::handshake::block as handshake;
 use fata_xenbus::ring::block::{Operation, SECTOR_BYTES};
 use job::{Job, Kind};

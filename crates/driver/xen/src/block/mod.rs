@@ -5,7 +5,11 @@ mod front;
 mod names;
 #[cfg(test)]
 mod rig;
+mod slots;
 
-pub use back::BlkbackCounters;
+pub use back::{BlkbackCounters, BlkbackOptions, BlockBackends};
 pub use front::{Blkfront, BlkfrontCounters, BlkfrontOptions};
 pub use names::{DiskName, select};
+pub use slots::BlockSlot;
+#[cfg(test)]
+mod tests;

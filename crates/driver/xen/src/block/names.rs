@@ -56,6 +56,12 @@ impl DiskName {
     }
 }
 
+impl AsRef<DiskName> for DiskName {
+    fn as_ref(&self) -> &DiskName {
+        self
+    }
+}
+
 impl fmt::Display for DiskName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.vdev)?;
@@ -111,11 +117,8 @@ fn vdev_of(name: &str) -> Option<u32> {
 /// # Errors
 /// [`XenError::Device`], if no disk has the name, or several have; with what there is to choose
 /// from.
-pub fn select<'a>(
-    disks: impl IntoIterator<Item = &'a DiskName>,
-    name: &str,
-) -> Result<usize, XenError> {
-    let disks: Vec<_> = disks.into_iter().collect();
+pub fn select<D: AsRef<DiskName>>(disks: &[D], name: &str) -> Result<usize, XenError> {
+    let disks: Vec<_> = disks.iter().map(AsRef::as_ref).collect();
     let meant: Vec<_> = (0..disks.len()).filter(|at| disks[*at].is(name)).collect();
     let list = |which: &mut dyn Iterator<Item = &DiskName>| {
         which.map(DiskName::to_string).collect::<Vec<_>>().join(", ")
@@ -203,7 +206,7 @@ mod tests {
         let unknown = error("other");
         assert!(unknown.contains("no disk is named other; there are 51712"), "{unknown}");
         assert!(error("").contains("no disk"));
-        let none = select(&[], "data").expect_err("none").to_string();
+        let none = select::<DiskName>(&[], "data").expect_err("none").to_string();
         assert_eq!(none, "no disk is named data: this guest has no disks");
     }
 

@@ -75,6 +75,6 @@ impl Rig {
         let link = self.link();
         let mut server = self.server(&link, lent);
         disk.connect(link);
-        tokio::spawn(async move { server.serve().await })
+        tokio::spawn(async move { core::future::poll_fn(|cx| server.poll(cx)).await })
     }
 }

@@ -116,12 +116,9 @@ impl Server {
         }
     }
 
-    /// Serves. Ends only when the frontend breaks the rules of the ring.
-    pub(crate) async fn serve(&mut self) -> RingError {
-        core::future::poll_fn(|cx| self.poll(cx)).await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RingError> {
+    /// Serves. `Ready` only when the frontend broke the rules of the ring, and never to be polled
+    /// again then.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RingError> {
         for _ in 0..ROUNDS_MAX {
             let taken = match self.take() {
                 Ok(taken) => taken,
