@@ -7,7 +7,7 @@ use core::future::{Future, poll_fn};
 use core::time::Duration;
 use fata_hypercall::simulation::World;
 use fata_hypercall::{Access, DomainId, EventChannel, Hypervisor, Mapped};
-use fata_testkit::xen::store::{ConnectionId, Limits, Xenstored};
+use fata_testkit::xen::store::{ConnectionId, Limits, Permissions, Xenstored};
 use fata_xenbus::ring::bytes::{Layout, Reader, Writer};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +106,44 @@ impl Host {
     /// The value of a key.
     pub(crate) fn read(&self, path: &str) -> Option<Vec<u8>> {
         self.lock().xenstored.tree().node(path).map(|node| node.value.clone())
+    }
+
+    /// The toolstack gives `front` a device of this kind (`vif`, `vbd`), which `back` is to serve:
+    /// both directories, with the keys that every device has and `more` in the frontend's.
+    pub(crate) fn plug(
+        &self,
+        kind: &str,
+        front: u16,
+        back: u16,
+        handle: u32,
+        more: &[(&str, &str)],
+    ) {
+        let ours = format!("/local/domain/{front}/device/{kind}/{handle}");
+        let theirs = format!("/local/domain/{back}/backend/{kind}/{front}/{handle}");
+        self.with(|xenstored| {
+            for (path, owner, reader) in [(&theirs, back, front), (&ours, front, back)] {
+                xenstored.write(path, "").unwrap();
+                xenstored.permit(path, Permissions::readable_by(owner, reader)).unwrap();
+            }
+            let key = |directory: &str, key: &str, value: &str| {
+                (format!("{directory}/{key}"), value.to_owned())
+            };
+            let mut keys = vec![
+                key(&theirs, "frontend", &ours),
+                key(&theirs, "frontend-id", &front.to_string()),
+                key(&theirs, "online", "1"),
+                key(&theirs, "state", "1"),
+                key(&ours, "backend", &theirs),
+                key(&ours, "backend-id", &back.to_string()),
+                key(&ours, "handle", &handle.to_string()),
+                key(&ours, "state", "1"),
+            ];
+            for (name, value) in more {
+                keys.push(key(&ours, name, value));
+                keys.push(key(&theirs, name, value));
+            }
+            xenstored.write_all(&keys).unwrap();
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
