@@ -84,6 +84,20 @@ counters! {
     /// Packets of ours to ourselves dropped because too many wait.
     dropped_loopback_queue,
 
+    /// Packets that a router passed on.
+    forwarded_packets,
+    /// Packets to pass on whose time to live has ended.
+    dropped_forward_ttl,
+    /// Packets to pass on from an address that is not behind the interface they came from (RFC
+    /// 2827).
+    dropped_forward_source,
+    /// Packets to pass on that are larger than the next link allows, and may not be fragmented.
+    dropped_forward_too_big,
+    /// Packets to pass on whose destination no route leads to.
+    dropped_forward_no_route,
+    /// Packets that a router got for itself and has no use for.
+    dropped_forward_local,
+
     /// Fragments received.
     fragments_received,
     /// Fragments sent.

@@ -30,6 +30,7 @@ mod limiter;
 mod neighbour;
 mod output;
 mod reassembly;
+pub mod router;
 mod secret;
 pub mod segment;
 #[cfg(test)]

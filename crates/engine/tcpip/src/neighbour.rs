@@ -37,6 +37,18 @@ const IDLE_AFTER: Duration = Duration::from_secs(60);
 /// What a waiting packet costs beside its payload, in bytes.
 const PACKET_OVERHEAD: usize = 64;
 
+/// What waits for a neighbour: a packet of ours, or one that is being forwarded.
+pub(crate) trait Waiting {
+    /// Its length, for the limit on bytes.
+    fn bytes(&self) -> usize;
+}
+
+impl Waiting for Packet {
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
 /// An ARP request to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
@@ -54,27 +66,27 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Entry<P> {
     state: State,
     /// When the next request is due; its entry in `timers`.
     deadline: Option<Instant>,
     /// `None`: never, the neighbour made itself known.
     used_at: Option<Instant>,
     /// Packets that wait, oldest first; empty if resolved.
-    parked: VecDeque<Packet>,
+    parked: VecDeque<P>,
 }
 
 /// The neighbours of the interface.
-pub(crate) struct Neighbours {
-    entries: HashMap<Ipv4Addr, Entry, Key>,
+pub(crate) struct Neighbours<P = Packet> {
+    entries: HashMap<Ipv4Addr, Entry<P>, Key>,
     unresolved: usize,
     timers: BTreeSet<(Instant, Ipv4Addr)>,
     /// At most one per entry with a deadline.
     requests: VecDeque<Request>,
     /// Packets whose neighbour has answered.
-    ready: VecDeque<(MacAddress, Packet)>,
+    ready: VecDeque<(MacAddress, P)>,
     /// Packets whose neighbour has not.
-    failed: VecDeque<Packet>,
+    failed: VecDeque<P>,
     /// Bytes of all packets in here.
     bytes: usize,
     entries_max: usize,
@@ -83,11 +95,11 @@ pub(crate) struct Neighbours {
     bytes_max: usize,
 }
 
-fn cost(packet: &Packet) -> usize {
-    packet.payload.len() + PACKET_OVERHEAD
+fn cost(packet: &impl Waiting) -> usize {
+    packet.bytes() + PACKET_OVERHEAD
 }
 
-impl Neighbours {
+impl<P: Waiting> Neighbours<P> {
     pub(crate) fn new(limits: &Limits, key: Key) -> Self {
         Neighbours {
             entries: HashMap::with_hasher(key),
@@ -131,7 +143,7 @@ impl Neighbours {
         &mut self,
         now: Instant,
         address: Ipv4Addr,
-        packet: Packet,
+        packet: P,
         counters: &mut Counters,
     ) {
         if !self.entries.contains_key(&address) {
@@ -314,14 +326,14 @@ impl Neighbours {
     }
 
     /// Takes the next packet whose neighbour has answered.
-    pub(crate) fn take_ready(&mut self) -> Option<(MacAddress, Packet)> {
+    pub(crate) fn take_ready(&mut self) -> Option<(MacAddress, P)> {
         let (mac, packet) = self.ready.pop_front()?;
         self.bytes -= cost(&packet);
         Some((mac, packet))
     }
 
     /// Takes the next packet whose neighbour has not answered.
-    pub(crate) fn take_failed(&mut self) -> Option<Packet> {
+    pub(crate) fn take_failed(&mut self) -> Option<P> {
         let packet = self.failed.pop_front()?;
         self.bytes -= cost(&packet);
         Some(packet)

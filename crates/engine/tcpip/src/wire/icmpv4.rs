@@ -11,6 +11,14 @@ pub(crate) const ECHO_REQUEST: u8 = 8;
 pub(crate) const TIME_EXCEEDED: u8 = 11;
 pub(crate) const PARAMETER_PROBLEM: u8 = 12;
 
+/// Code of Destination Unreachable: there is no route.
+pub(crate) const CODE_NETWORK_UNREACHABLE: u8 = 0;
+/// Code of Destination Unreachable: the last link's neighbour does not answer.
+pub(crate) const CODE_HOST_UNREACHABLE: u8 = 1;
+/// Code of Destination Unreachable: too large for the next link, and not to be fragmented.
+pub(crate) const CODE_FRAGMENTATION_NEEDED: u8 = 4;
+/// Code of Time Exceeded: in transit.
+pub(crate) const CODE_TIME_TO_LIVE: u8 = 0;
 /// Code of Destination Unreachable: nobody is at the port.
 pub(crate) const CODE_PORT_UNREACHABLE: u8 = 3;
 /// Code of Destination Unreachable: the protocol is not known.
