@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`block`] | blkfront and blkback: disks |
 //! | [`store`] | XenStore: read, write, list, watch, transactions |
+//! | [`vchan`] | streams of bytes to other guests |
 //! | [`console`] | the console that `xl console` shows |
 //! | [`control`] | what the host asks of the guest: to end, to suspend, to need less memory |
 //! | `xenbus` | carries out the handshakes of all devices |
@@ -23,6 +24,7 @@ pub mod memory;
 #[cfg(test)]
 mod simulation;
 pub mod store;
+pub mod vchan;
 #[allow(dead_code, reason = "until the devices of both ends are here")]
 mod xenbus;
 
@@ -31,6 +33,7 @@ pub use console::Console;
 pub use control::{Balloon, ShutdownRequest, ShutdownRequests};
 pub use error::XenError;
 pub use store::{Store, Transaction, Watch};
+pub use vchan::{Vchan, VchanOptions};
 
 use core::fmt;
 use core::future::Future;

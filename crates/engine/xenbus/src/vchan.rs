@@ -242,6 +242,16 @@ impl Description {
     }
 }
 
+/// True if the server of this interface is there: one that has left leaves its keys behind, if it
+/// had no time to take them away, and perhaps its pages.
+///
+/// # Panics
+/// If the interface is no page.
+pub fn is_offered(interface: &impl Memory) -> bool {
+    assert_eq!(interface.len(), PAGE_BYTES, "the interface is a page");
+    interface.load_u8(SRV_LIVE) != LIVE_GONE
+}
+
 /// What came of an attempt to read or to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
