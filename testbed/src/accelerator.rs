@@ -31,8 +31,9 @@ pub(crate) struct Machine {
 /// The emulated processor. SVM with nested paging is what Xen needs for PVH guests; RDRAND saves
 /// dom0 and every guest two seconds of waiting for randomness. The others are what programs find
 /// on any processor of the last ten years. Left out because this emulation and Xen do not get along:
-/// AVX (Xen hangs at its first steps), SMEP and SMAP (dom0 crashes).
-const EMULATED_CPU: &str = "qemu64,+svm,+npt,+rdrand,+rdtscp,+fsgsbase,+ssse3,+sse4.1,+sse4.2,\
+/// AVX (Xen hangs at its first steps), SMEP and SMAP (dom0 crashes), RDTSCP (Xen, which intercepts
+/// it where the clock is not known to be invariant, takes it for RDTSC and ends the guest).
+const EMULATED_CPU: &str = "qemu64,+svm,+npt,+rdrand,+fsgsbase,+ssse3,+sse4.1,+sse4.2,\
                             +popcnt,+aes,+pclmulqdq,+movbe,+bmi1,+bmi2,+erms,+adx";
 
 /// Decides, from this computer's device file and processor.

@@ -147,21 +147,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_system_s_own_cpio_reads_it() {
-        use std::io::Write as _;
-        let mut tree = Tree::default();
-        tree.file("etc/motd", 0o644, "hello\n");
-        let mut child = std::process::Command::new("cpio")
-            .args(["--extract", "--to-stdout", "--quiet", "etc/motd"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("cpio is installed");
-        child.stdin.take().unwrap().write_all(&tree.archive()).unwrap();
-        assert_eq!(child.wait_with_output().unwrap().stdout, b"hello\n");
-    }
-
     proptest! {
         #[test]
         fn what_is_written_is_read(

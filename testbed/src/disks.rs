@@ -84,11 +84,6 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let socket = self.testbed.host.state.join("qmp");
-        if let Some(disk) = self.path.strip_prefix("/dev/") {
-            // In order: what dom0 still has is written, and dom0 lets go of it.
-            let script = format!("sync; echo 1 >/sys/block/{disk}/device/delete");
-            let _ = self.testbed.dom0(&script, NOTICE_TIME_MAX);
-        }
         // When the host is gone, so is the disk.
         let _ = qmp::execute(&socket, "device_del", json!({ "id": self.name }));
         let _ = qmp::execute(&socket, "blockdev-del", json!({ "node-name": self.name }));

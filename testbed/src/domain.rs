@@ -118,7 +118,10 @@ impl Testbed {
                 DiskSource::Backend { target, .. } => target.clone(),
             });
         }
-        let text = guest::config_text(guest, &paths).map_err(usage)?;
+        // An emulated counter runs evenly, whatever its processor says about it.
+        let native_tsc = guest.native_tsc || self.accelerator() == "tcg";
+        let said = Guest { native_tsc, ..guest.clone() };
+        let text = guest::config_text(&said, &paths).map_err(usage)?;
         let config = share.join("files").join(format!("{}.cfg.{}", guest.name, files::unique()));
         files::write_whole(&config, text.as_bytes())?;
         cleanup.files.push(config.clone());
