@@ -1,2 +1,4 @@
 //! The simulated world that services are tested in.
 #![forbid(unsafe_code)]
+
+pub mod xen;
