@@ -191,8 +191,12 @@ pub(crate) struct Run {
     #[arg(long, value_enum, help_heading = "Machine")]
     pub(crate) accel: Option<AccelChoice>,
 
-    /// On Xen: which host runs it [default: this computer if it is dom0, else the testbed]
-    #[arg(long, value_enum, value_name = "HOST", help_heading = "Machine")]
+    /// On Xen: which host runs it [default: host if this computer is one, else testbed]
+    ///
+    /// "host" is this computer, when it is dom0 of a Xen host and has xl. "testbed" is a Xen host in
+    /// QEMU: the one that runs (`testbed up`), or one that is started for this run and ends with
+    /// it; "testbed=NAME" chooses among several.
+    #[arg(long, value_name = "host|testbed[=NAME]", help_heading = "Machine")]
     pub(crate) xen: Option<XenChoice>,
 
     /// On Xen: the domain's name [default: the package's, with a number when it is taken]

@@ -7,10 +7,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use fata_testbed::AtEnd;
+
 use crate::build::Target;
 use crate::failure::{Exit, Failure, Result};
 use crate::image::Image;
 use crate::image::manifest::{Device, Manifest};
+use crate::package::list;
 use crate::run::devices::{self, Attached};
 use crate::run::request::{Block, Disk, Memory, Net};
 use crate::run::xen::domain::Domain;
@@ -58,15 +61,17 @@ pub(crate) fn text(request: &Request, launcher: Launcher) -> Result<String> {
         nets: &request.nets,
         blocks: &blocks,
         published: &[],
-        default_link: &xen::default_link(xen::Choice::Host),
+        default_link: &xen::default_link(&xen::Choice::Host),
         files_are_here: false,
     };
     let has_setting = |device: &str, setting: &str| arguments.setting(device, setting).is_some();
     let devices = devices::attach(manifest, Target::Xen, attached, has_setting)?;
     let name = request.name.as_deref().unwrap_or(&manifest.package);
     let domain = Domain::new(&image, name, memory, &devices, &arguments)?;
-    let config = xen::xl::config(&domain, |device| comment(manifest, device, &proposed))?;
-    Ok(format!("{}{config}", head(manifest, &domain)))
+    // This file is for a machine that is to stay: a reboot that it asks for is a reboot.
+    let config = domain.xl_config(AtEnd::Destroy)?;
+    let config = config.replace("on_reboot = \"destroy\"", "on_reboot = \"restart\"");
+    Ok(format!("{}{config}", head(manifest, &domain, &proposed)))
 }
 
 /// The disks that are named, with absolute paths, and a proposal for each that is not; with the
@@ -92,12 +97,10 @@ fn blocks(manifest: &Manifest, given: &[Block]) -> Result<(Vec<Block>, Vec<Strin
     Ok((blocks, proposed))
 }
 
-/// What stands above the configuration.
-fn head(manifest: &Manifest, domain: &Domain) -> String {
-    let mut text = format!(
-        "{} {}, an image for Xen. Start it: xl create -c FILE\n",
-        manifest.package, manifest.version
-    );
+/// What stands above the configuration, as comments: who needs which of its lines.
+fn head(manifest: &Manifest, domain: &Domain, proposed: &[String]) -> String {
+    let (package, version) = (&manifest.package, &manifest.version);
+    let mut text = format!("{package} {version}, an image for Xen. Start it: xl create -c FILE\n");
     text.push_str(&manifest.about);
     text.push('\n');
     if !manifest.arguments.is_empty() {
@@ -106,39 +109,41 @@ fn head(manifest: &Manifest, domain: &Domain) -> String {
             let default = default.map_or_else(String::new, |value| format!(" [{value}]"));
             format!("--{}=<{}>{default}", argument.name, argument.kind)
         });
-        let arguments: Vec<String> = arguments.collect();
-        let _ = writeln!(text, "Arguments, behind cmdline's others: {}", arguments.join(" "));
+        let _ = writeln!(text, "Its arguments, for cmdline: {}", list(arguments));
     }
-    let attached = |name: &str| {
-        domain.vifs.iter().any(|vif| vif.device == name)
-            || domain.disks.iter().any(|vbd| vbd.device == name)
+    let device = |name: &str| {
+        let device = manifest.devices.iter().find(|device| device.name == name);
+        device.map_or_else(String::new, said)
     };
+    for (index, vif) in domain.vifs.iter().enumerate() {
+        let _ = writeln!(text, "vif {}: {}", index + 1, device(&vif.device));
+    }
+    for vbd in &domain.disks {
+        let _ = writeln!(text, "disk {}: {}", vbd.vdev, device(&vbd.device));
+        if proposed.contains(&vbd.device) {
+            let _ = writeln!(
+                text,
+                "  Its path is a proposal; --block {}=FILE says another.",
+                vbd.device
+            );
+        }
+    }
+    let attached = |name: &str| domain.disks.iter().any(|vbd| vbd.device == name);
     for device in manifest.devices_of("block").filter(|device| !attached(&device.name)) {
-        let _ = writeln!(text, "Not attached: {}. Add --block {}=FILE", said(device), device.name);
+        let _ = writeln!(text, "no disk: {}", said(device));
+        let _ = writeln!(text, "  --block {}=FILE attaches one.", device.name);
     }
     if domain.driver_domain {
-        let _ = writeln!(
-            text,
-            "It serves other guests: those whose vif or disk says backend={}",
-            domain.name
-        );
+        let name = &domain.name;
+        let _ = writeln!(text, "It serves the guests whose vif or disk says backend={name}.");
     }
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
     lines.fold(String::new(), |text, line| text + "# " + line + "\n")
-}
-
-/// What stands above a device.
-fn comment(manifest: &Manifest, device: &str, proposed: &[String]) -> Option<String> {
-    let device = manifest.devices.iter().find(|known| known.name == device)?;
-    let mut text = said(device);
-    if proposed.contains(&device.name) {
-        text.push_str("\nThe path is a proposal; --block says another.");
-    }
-    Some(text)
 }
 
 fn said(device: &Device) -> String {
     let optional = if device.optional { ", optional" } else { "" };
     let help = if device.help.is_empty() { String::new() } else { format!(": {}", device.help) };
     format!("{} ({}{optional}){}", device.name, device.kind, help.trim_end_matches('.'))
+        .replace('\n', " ")
 }

@@ -30,13 +30,13 @@ pub(crate) enum Exit {
     Resource = 76,
     /// A program that the tool needs is not installed.
     Tool = 77,
-    /// QEMU failed by itself; the image did not run, or not to its end.
+    /// QEMU or the Xen host failed by itself; the image did not run, or not to its end.
     Machine = 78,
     /// `--timeout` passed before the program ended.
     Timeout = 79,
     /// No Cargo package here, or several programs to choose from.
     Package = 80,
-    /// The machine stopped without an exit code: a reset, or a triple fault.
+    /// The machine stopped without an exit code: a reset, a triple fault, a crash.
     Stopped = 81,
     /// SIGHUP ended the tool, and all that it had started.
     HungUp = 129,
@@ -58,7 +58,7 @@ impl Exit {
         (Exit::Refused, "a device or argument is missing, unknown or malformed"),
         (Exit::Resource, "a port, TAP interface, KVM or memory is taken, missing or too small"),
         (Exit::Tool, "a needed program (QEMU, cargo) is not installed"),
-        (Exit::Machine, "QEMU itself failed"),
+        (Exit::Machine, "QEMU or the Xen host itself failed"),
         (Exit::Timeout, "--timeout passed before the program ended"),
         (Exit::Package, "no Cargo package here, or several programs to choose from"),
         (Exit::Stopped, "the machine stopped without an exit code (reset or triple fault)"),

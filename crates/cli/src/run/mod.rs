@@ -84,7 +84,7 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
         machine::find_qemu()?;
     }
     if request.target == Some(Target::Xen) {
-        xen::choose(ui, request.xen)?;
+        xen::choose(ui, request.xen.as_ref())?;
     }
     let (image, symbol_stores) = image(ui, signals, request)?;
     let name = image.manifest.target.clone();
@@ -108,14 +108,14 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
     }
     refuse_options_of_others(request, target)?;
     let place = match target {
-        Target::Xen => Some(xen::choose(ui, request.xen)?),
+        Target::Xen => Some(xen::choose(ui, request.xen.as_ref())?),
         Target::Unix | Target::Virtio => None,
     };
     let attached = devices::Attached {
         nets: &request.nets,
         blocks: &request.blocks,
         published: &request.published,
-        default_link: &place.map_or(Link::User, xen::default_link),
+        default_link: &place.as_ref().map_or(Link::User, xen::default_link),
         files_are_here: true,
     };
     let has_setting = |device: &str, setting: &str| arguments.setting(device, setting).is_some();
@@ -147,7 +147,7 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
             };
             let timeout = request.timeout;
             let run = xen::Run { ui, signals, reporter, timeout, symbol_stores };
-            xen::run(run, place.unwrap_or(xen::Choice::Testbed), &plan)?
+            xen::run(run, &place.unwrap_or(xen::Choice::Testbed(None)), &plan)?
         }
         Target::Virtio => {
             let memory = memory(&image, request.memory, MEMORY_IN_QEMU)?;

@@ -2,13 +2,13 @@
 //! stderr.
 
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
 use crate::image::Image;
 use crate::run::devices::{Devices, Role};
 use crate::run::request::{Mac, Publish};
-use crate::run::xen::domain::Domain;
 use crate::run::{qemu, xen};
 use crate::ui::Ui;
 
@@ -56,6 +56,9 @@ enum Machine<'a> {
 struct StartedStack<'a> {
     name: &'a str,
     mac: String,
+    /// Where Xen's testbed gave it one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
     published: &'a [Publish],
 }
 
@@ -74,13 +77,19 @@ impl<'a> Started<'a> {
     /// What `plan` became as a domain of Xen's.
     pub(crate) fn on_xen(
         plan: &'a xen::Plan<'_>,
-        domain: &'a Domain,
+        created: xen::Created<'a>,
         domain_id: &'a str,
-        xen: &'static str,
     ) -> Self {
-        let machine = Machine::Xen { xen, domain: &domain.name, domain_id };
+        let xen::Created { domain, place, addresses } = created;
+        let machine = Machine::Xen { xen: place, domain: &domain.name, domain_id };
         let macs = domain.vifs.iter().map(|vif| vif.mac);
-        Self::new(plan.image, machine, domain.memory_mib << 20, plan.devices, macs)
+        let memory_bytes = domain.memory_mib << 20;
+        let mut started = Self::new(plan.image, machine, memory_bytes, plan.devices, macs);
+        for stack in &mut started.stacks {
+            let given = addresses.iter().find(|(name, _)| name == stack.name);
+            stack.address = given.map(|(_, address)| *address);
+        }
+        started
     }
 
     fn new(
@@ -94,6 +103,7 @@ impl<'a> Started<'a> {
         let stacks = stacks.map(|(card, mac)| StartedStack {
             name: &card.device,
             mac: mac.to_string(),
+            address: None,
             published: &card.published,
         });
         Self {

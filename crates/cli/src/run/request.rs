@@ -38,7 +38,7 @@ pub(crate) enum Link {
     },
     /// A Xen guest that serves network cards: a driver domain.
     Backend {
-        /// Its name, or its number.
+        /// Its name.
         domain: String,
     },
 }
@@ -133,17 +133,21 @@ fn interface_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// A domain's name or number: what xl's configuration carries without quoting, and what xenstore
+/// A domain's name: what xl's configuration carries without quoting, and what xenstore
 /// and file names take.
 pub(crate) fn domain_name(name: &str) -> Result<String, String> {
     const BYTES_MAX: usize = 64;
     let valid = (1..=BYTES_MAX).contains(&name.len())
         && !name.starts_with(['-', '.'])
+        // Digits alone would be a domain's number, which is another one's after a restart.
+        && name.bytes().any(|byte| byte.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
     if valid {
         Ok(name.to_owned())
     } else {
-        Err(format!("{name:?} is no name of a domain: letters, digits, - _ . and +, at most 64"))
+        Err(format!(
+            "{name:?} is no name of a domain: letters, digits, - _ . and +, a letter among them, at most 64"
+        ))
     }
 }
 
@@ -246,7 +250,7 @@ pub(crate) enum Disk {
     File(PathBuf),
     /// A disk that another Xen guest serves: a driver domain.
     Backend {
-        /// The guest's name, or its number.
+        /// The guest's name.
         domain: String,
         /// What that guest calls the disk.
         target: String,
@@ -372,6 +376,7 @@ mod tests {
             "backend=",
             "backend=-f",
             "backend=a b",
+            "backend=12",
             "backend=a,bridge=b",
             "a b:user",
             "tap=t,mac=53:54:00:00:00:02",
@@ -384,7 +389,7 @@ mod tests {
 
     #[test]
     fn net_takes_a_bridge_and_a_driver_domain() {
-        for text in ["user", "tap=tap0", "bridge=xenbr0", "backend=firewall", "backend=12"] {
+        for text in ["user", "tap=tap0", "bridge=xenbr0", "backend=firewall", "backend=a-12"] {
             let net: Net = format!("service:{text},mac=00:16:3e:00:00:01").parse().unwrap();
             assert_eq!(net.link.typed(), text);
             assert_eq!(net.mac, Some(Mac([0, 0x16, 0x3e, 0, 0, 1])));

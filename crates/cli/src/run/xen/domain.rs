@@ -2,7 +2,9 @@
 //!
 //! A pure function of image, devices and arguments, for `fata run` as for `fata config`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use fata_testbed::{AtEnd, DiskSource, Dom0Paths, Guest, VifLink};
 
 use crate::failure::{Exit, Failure, Result};
 use crate::image::Image;
@@ -81,6 +83,79 @@ impl Domain {
             driver_domain: devices.serves,
         })
     }
+}
+
+impl Domain {
+    /// The same as the testbed takes it. `user` is what stands for links that lead outside by
+    /// themselves: a bridge; where there is none, they are refused.
+    pub(crate) fn guest(&self, user: Option<&str>) -> Result<Guest> {
+        let mut guest = Guest::new(&*self.name, &*self.kernel);
+        guest.command_line.clone_from(&self.command_line);
+        guest.memory_mib = self.memory_mib;
+        guest.driver_domain = self.driver_domain;
+        for vif in &self.vifs {
+            let link = match (&vif.link, user) {
+                (Link::Bridge { bridge }, _) => VifLink::Bridge(bridge.clone()),
+                (Link::Backend { domain }, _) => VifLink::Backend(domain.clone()),
+                (Link::User | Link::Tap { .. }, Some(bridge)) => VifLink::Bridge(bridge.into()),
+                (Link::User | Link::Tap { .. }, None) => {
+                    let what = format!("--net {}: a Xen host has no such link", vif.link.typed());
+                    return Err(Failure::new(Exit::Refused, what).help(
+                        "use bridge=BRIDGE or backend=DOMAIN, or the testbed: --xen testbed",
+                    ));
+                }
+            };
+            let mac = Some(vif.mac.0);
+            guest.vifs.push(fata_testbed::Vif { mac, link, mtu: None, script: None });
+        }
+        for vbd in &self.disks {
+            guest.disks.push(fata_testbed::Disk {
+                vdev: vbd.vdev.clone(),
+                source: match vbd.disk.clone() {
+                    Disk::File(file) => DiskSource::File(file),
+                    Disk::Backend { domain, target } => DiskSource::Backend { domain, target },
+                },
+                read_only: vbd.read_only,
+            });
+        }
+        Ok(guest)
+    }
+
+    /// The text that xl reads, where `at_end` says what becomes of the domain, on a host whose paths
+    /// are this computer's.
+    pub(crate) fn xl_config(&self, at_end: AtEnd) -> Result<String> {
+        let mut guest = self.guest(None)?;
+        guest.at_end = at_end;
+        let paths = Dom0Paths {
+            kernel: utf8(&self.kernel)?,
+            ramdisk: None,
+            disks: self.disks.iter().map(|vbd| vbd.disk.target()).collect::<Result<_>>()?,
+        };
+        fata_testbed::config_text(&guest, &paths)
+            .map_err(|error| Failure::new(Exit::Refused, error.to_string()))
+    }
+}
+
+impl Disk {
+    /// What xl calls the target.
+    fn target(&self) -> Result<String> {
+        match self {
+            Disk::Backend { target, .. } => Ok(target.clone()),
+            Disk::File(file) => {
+                let absolute = std::path::absolute(file)
+                    .map_err(|error| Failure::io(format!("find {}", file.display()), &error))?;
+                utf8(&absolute)
+            }
+        }
+    }
+}
+
+fn utf8(path: &Path) -> Result<String> {
+    let text = path.to_str().ok_or_else(|| {
+        let what = format!("{}: a configuration is UTF-8, this path is not", path.display());
+        Failure::new(Exit::Refused, what)
+    })?;
+    Ok(text.to_owned())
 }
 
 /// Gives every disk a name of Xen's, and tells the program, to whom the manifest's name means the

@@ -9,13 +9,14 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Output, Stdio};
 
+use fata_testbed::AtEnd;
+
 use crate::child::{self, Guard, Tethered, tethered};
 use crate::failure::{Exit, Failure, Result};
-use crate::run::devices::Devices;
-use crate::run::request::Link;
-use crate::run::xen::domain::{Domain, free_name};
-use crate::run::xen::{End, Running, xl};
-use crate::ui::{Ui, printable};
+use crate::run::xen::domain::Domain;
+use crate::run::xen::said::explain;
+use crate::run::xen::{End, Running};
+use crate::ui::Ui;
 
 /// The bridge that xl's own default names, and Debian's and Xen's documentation make.
 pub(crate) const BRIDGE: &str = "xenbr0";
@@ -50,27 +51,16 @@ impl Host {
         Ok(Self { ui, xl })
     }
 
-    /// The links that a real host has: bridges and driver domains. Its guests have addresses of
-    /// their own, so nothing is published.
-    pub(crate) fn check(devices: &Devices) -> Result<()> {
-        for card in &devices.cards {
-            if matches!(card.link, Link::User | Link::Tap { .. }) {
-                let what = format!("--net {}: this Xen host has no such link", card.link.typed());
-                return Err(Failure::new(Exit::Refused, what)
-                    .help("use bridge=BRIDGE or backend=DOMAIN, or the testbed: --xen testbed"));
-            }
-        }
-        Ok(())
+    /// The names of all domains.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        let listed = text(&self.xl(&["list"])?.stdout);
+        let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        Ok(names.map(str::to_owned).collect())
     }
 
-    /// Creates the domain under its name, or under one with a number behind it when another has it.
-    pub(crate) fn create(&self, domain: &mut Domain) -> Result<HostDomain> {
-        let listed = self.xl(&["list"])?;
-        let listed = text(&listed.stdout);
-        let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-        let taken: Vec<String> = names.map(str::to_owned).collect();
-        domain.name = free_name(&domain.name, &taken);
-        let config = xl::config(domain, |_| None)?;
+    /// Creates the domain, paused.
+    pub(super) fn create(&self, domain: &Domain) -> Result<HostDomain> {
+        let config = domain.xl_config(AtEnd::Preserve)?;
         self.ui.detail(&config);
         // Private: a command line may hold what others need not read.
         let written = tempfile::Builder::new()
@@ -108,28 +98,7 @@ impl Host {
         }
         let said = text(&output.stderr);
         let verb = words.first().copied().unwrap_or_default();
-        Err(explain(verb, &said))
-    }
-}
-
-/// What xl said, as what happened.
-fn explain(verb: &str, said: &str) -> Failure {
-    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let notes: Vec<String> = lines.map(printable).collect();
-    let failure = |exit, what: String| {
-        let tail = &notes[notes.len().saturating_sub(8)..];
-        tail.iter().fold(Failure::new(exit, what), |failure, line| failure.note(line))
-    };
-    if said.contains("Permission denied") || said.contains("must be root") {
-        failure(Exit::Resource, format!("xl {verb} is not permitted")).help("run as root")
-    } else if said.contains("not enough free memory") || said.contains("failed to free memory") {
-        failure(Exit::Resource, "this Xen host has too little free memory".to_owned())
-            .help("ask for less with --memory; `xl info` shows what is free")
-    } else if said.contains("already exists") {
-        failure(Exit::Resource, "another domain has this name".to_owned())
-            .help("give it another: --name NAME")
-    } else {
-        failure(Exit::Machine, format!("xl {verb} failed")).help("-v shows its command lines")
+        Err(explain(&format!("xl {verb}"), &said))
     }
 }
 
@@ -258,26 +227,10 @@ web                                          4    32     1     STATE       0.1 b
         assert!(is_dom0(root.path()));
     }
 
-    #[test]
-    fn xls_words_become_ours() {
-        for (said, exit) in [
-            ("ERROR: Can't open hypervisor interface: Permission denied", Exit::Resource),
-            ("libxl: error: not enough free memory", Exit::Resource),
-            ("domain with name \"web\" already exists", Exit::Resource),
-            ("libxl: error: something else\x1b[2J", Exit::Machine),
-        ] {
-            let failure = explain("create", said);
-            assert_eq!(failure.exit, exit, "{failure}");
-            assert!(!failure.to_string().contains('\x1b'));
-            assert_eq!(failure.notes.len(), 1);
-        }
-    }
-
     proptest! {
         #[test]
         fn any_list_is_survived(list in "[ -~\n\t]{0,300}") {
             let _ = ended(&list, "4");
-            let _ = explain("list", &list);
         }
     }
 }

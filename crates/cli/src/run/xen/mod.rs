@@ -1,11 +1,15 @@
 //! `fata run -t xen`: a domain of this computer's Xen, or of the testbed's.
 
+mod address;
 pub(crate) mod domain;
 mod host;
-pub(crate) mod xl;
+mod said;
+mod testbed;
 
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -16,12 +20,11 @@ use crate::run::arguments::Arguments;
 use crate::run::console_thread::{ConsoleThread, Seen};
 use crate::run::devices::Devices;
 use crate::run::report::{Reporter, Started};
-use crate::run::request::{Link, Memory};
+use crate::run::request::{Link, Memory, domain_name};
 use crate::ui::Ui;
-use domain::Domain;
-use host::Host;
-
-pub(crate) use host::BRIDGE;
+use domain::{Domain, free_name};
+use host::{BRIDGE, Host};
+use testbed::Bed;
 
 /// How often signals, the deadline and the domain's state are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -33,30 +36,43 @@ const DRAINED: Duration = Duration::from_millis(200);
 /// How long that silence is waited for at most.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 
-/// `--xen`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// `--xen`: where domains run.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// This computer, which is dom0 of a Xen host
+    /// This computer, which is dom0 of a Xen host.
     Host,
-    /// A Xen host in QEMU: the one that runs, or one that is started for this run
-    Testbed,
+    /// A Xen host in QEMU: of this name, or the one that runs, or one that is started for this run.
+    Testbed(Option<String>),
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            None if text == "host" => Ok(Choice::Host),
+            None if text == "testbed" => Ok(Choice::Testbed(None)),
+            Some(("testbed", name)) => domain_name(name).map(|name| Choice::Testbed(Some(name))),
+            _ => Err("expected host, testbed or testbed=NAME".to_owned()),
+        }
+    }
 }
 
 /// Decides where domains run, before anything is built.
-pub(crate) fn choose(ui: Ui, choice: Option<Choice>) -> Result<Choice> {
+pub(crate) fn choose(ui: Ui, choice: Option<&Choice>) -> Result<Choice> {
     match choice {
         Some(Choice::Host) => Host::open(ui).map(|_| Choice::Host),
-        Some(Choice::Testbed) => Ok(Choice::Testbed),
+        Some(testbed) => Ok(testbed.clone()),
         None if host::is_dom0(Path::new("/")) => Host::open(ui).map(|_| Choice::Host),
-        None => Ok(Choice::Testbed),
+        None => Ok(Choice::Testbed(None)),
     }
 }
 
 /// What a card is connected to that no `--net` names.
-pub(crate) fn default_link(place: Choice) -> Link {
+pub(crate) fn default_link(place: &Choice) -> Link {
     match place {
         Choice::Host => Link::Bridge { bridge: BRIDGE.to_owned() },
-        Choice::Testbed => Link::User,
+        Choice::Testbed(_) => Link::User,
     }
 }
 
@@ -73,6 +89,8 @@ pub(crate) enum End {
     Watchdog,
     /// Somebody destroyed it.
     Destroyed,
+    /// It suspended itself, and nobody there resumes it.
+    Suspended,
 }
 
 /// A domain that was created and is paused. Dropping it destroys it.
@@ -113,39 +131,78 @@ pub(crate) struct Run<'a> {
 }
 
 /// Runs the image and stays until it ends. Returns the program's exit code.
-pub(crate) fn run(run: Run<'_>, place: Choice, plan: &Plan<'_>) -> Result<u8> {
+pub(crate) fn run(run: Run<'_>, place: &Choice, plan: &Plan<'_>) -> Result<u8> {
+    let ui = run.ui;
+    let booting = |place: &str| {
+        let (package, memory) = (&plan.image.manifest.package, plan.memory.bytes);
+        ui.status("Booting", &format!("{package} {place} ({})", crate::ui::size(memory)));
+    };
     match place {
         Choice::Host => {
-            Host::check(plan.devices)?;
-            let host = Host::open(run.ui)?;
-            let mut domain = describe(plan, plan.arguments)?;
-            run.ui.status("Booting", &booting(plan, "on this Xen host"));
-            let created = host.create(&mut domain)?;
-            watch(run, plan, &domain, "host", created)
+            let host = Host::open(ui)?;
+            booting("on this Xen host");
+            let (domain, created) =
+                plan.create(plan.arguments, || host.names(), |domain| host.create(domain))?;
+            watch(run, plan, Created { domain: &domain, place: "host", addresses: &[] }, created)
         }
-        Choice::Testbed => {
-            let what = "the testbed is not there yet";
-            Err(Failure::new(Exit::Tool, what))
+        Choice::Testbed(name) => {
+            let mut bed = Bed::open(ui, run.signals, name.as_deref(), plan.devices)?;
+            let mut arguments = plan.arguments.clone();
+            bed.publish(plan.devices, &mut arguments)?;
+            booting(&bed.describe());
+            let (domain, created) =
+                plan.create(&arguments, || bed.names(), |domain| bed.create(domain))?;
+            let addresses = bed.addresses();
+            let about = Created { domain: &domain, place: "testbed", addresses: &addresses };
+            watch(run, plan, about, created)
         }
     }
 }
 
-fn describe(plan: &Plan<'_>, arguments: &Arguments) -> Result<Domain> {
-    let name = plan.name.unwrap_or(&plan.image.manifest.package);
-    Domain::new(plan.image, name, plan.memory, plan.devices, arguments)
+impl Plan<'_> {
+    /// Creates the domain: under the name that `--name` gave, else under the package's, with a
+    /// number behind it when that is taken.
+    fn create<R>(
+        &self,
+        arguments: &Arguments,
+        names: impl Fn() -> Result<Vec<String>>,
+        create: impl Fn(&Domain) -> Result<R>,
+    ) -> Result<(Domain, R)> {
+        let domain =
+            |name: &str| Domain::new(self.image, name, self.memory, self.devices, arguments);
+        if let Some(name) = self.name {
+            let domain = domain(name)?;
+            let created = create(&domain)?;
+            return Ok((domain, created));
+        }
+        let package = &self.image.manifest.package;
+        let mut retries = 3;
+        loop {
+            let domain = domain(&free_name(package, &names()?))?;
+            match create(&domain) {
+                // Another run was faster.
+                Err(failure) if said::is_name_taken(&failure) && retries > 0 => retries -= 1,
+                created => return Ok((domain, created?)),
+            }
+        }
+    }
 }
 
-fn booting(plan: &Plan<'_>, place: &str) -> String {
-    let memory = crate::ui::size(plan.memory.bytes);
-    format!("{} {place} ({memory})", plan.image.manifest.package)
+/// What was created.
+#[derive(Clone, Copy)]
+pub(crate) struct Created<'a> {
+    pub(crate) domain: &'a Domain,
+    /// `host` or `testbed`.
+    pub(crate) place: &'static str,
+    /// Stacks with the addresses that they were given.
+    pub(crate) addresses: &'a [(String, Ipv4Addr)],
 }
 
 /// Stays with a domain until it ends.
 fn watch(
     run: Run<'_>,
     plan: &Plan<'_>,
-    domain: &Domain,
-    place: &'static str,
+    created: Created<'_>,
     mut running: impl Running,
 ) -> Result<u8> {
     let Run { ui, signals, reporter, timeout, symbol_stores } = run;
@@ -164,7 +221,7 @@ fn watch(
         Err(failure)
     };
     running.start()?;
-    reporter.started(ui, &Started::on_xen(plan, domain, running.id(), place));
+    reporter.started(ui, &Started::on_xen(plan, created, running.id()));
     let mut look = Instant::now();
     let end = loop {
         if let Some(exit) = signals.take() {
@@ -217,6 +274,7 @@ fn judge(package: &str, end: End, announced: Option<u8>, early: &str) -> Result<
         (End::Reboot, _) => "the domain asked for a reboot, or was reset by a triple fault",
         (End::Watchdog, _) => "the domain's watchdog ended it",
         (End::Destroyed, _) => "somebody destroyed the domain",
+        (End::Suspended, _) => "the domain suspended itself, and nobody here resumes it",
     };
     let failure = Failure::new(Exit::Stopped, format!("{package}: {why}"));
     let early = crate::ui::printable(early);
@@ -245,6 +303,16 @@ mod tests {
             let failure = judge("web", end, announced, "(d1) no memory\n\n").unwrap_err();
             assert_eq!(failure.exit, Exit::Stopped, "{failure}");
             assert_eq!(failure.notes, ["(d1) no memory"]);
+        }
+    }
+
+    #[test]
+    fn a_host_is_this_computer_or_a_testbed() {
+        assert_eq!("host".parse(), Ok(Choice::Host));
+        assert_eq!("testbed".parse(), Ok(Choice::Testbed(None)));
+        assert_eq!("testbed=me".parse(), Ok(Choice::Testbed(Some("me".into()))));
+        for text in ["", "xen", "host=me", "testbed=", "testbed=a b"] {
+            assert!(text.parse::<Choice>().is_err(), "{text} was accepted");
         }
     }
 
