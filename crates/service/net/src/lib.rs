@@ -26,6 +26,7 @@ mod driver;
 mod error;
 pub mod forward;
 mod readiness;
+pub mod router;
 mod shared;
 mod stack;
 mod tcp_listener;

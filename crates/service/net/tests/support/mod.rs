@@ -63,7 +63,7 @@ impl Probe {
 }
 
 /// One end of a cable.
-struct CableEnd {
+pub(crate) struct CableEnd {
     mac: MacAddress,
     sent: Arc<Mutex<Lane>>,
     received: Arc<Mutex<Lane>>,
@@ -72,6 +72,11 @@ struct CableEnd {
 }
 
 impl CableEnd {
+    /// Breaks this end, or counts what it sends.
+    pub(crate) fn probe(&self) -> Probe {
+        Probe { sent: self.sent.clone(), received: self.received.clone() }
+    }
+
     fn check(&self) -> Result<(), NicError> {
         self.sent.lock().unwrap().broken.clone().map_or(Ok(()), Err)
     }
@@ -172,25 +177,36 @@ pub(crate) fn pair() -> (Host, Host) {
 
 /// [`pair`] with another configuration for both.
 pub(crate) fn pair_with(adjust: impl Fn(Config) -> Config) -> (Host, Host) {
+    let [left, right] = cable(0);
+    (host(left, LEFT, None, &adjust), host(right, RIGHT, None, &adjust))
+}
+
+/// A cable, whose ends have addresses with `number` in them.
+pub(crate) fn cable(number: u8) -> [CableEnd; 2] {
     let lanes = [Arc::<Mutex<Lane>>::default(), Arc::<Mutex<Lane>>::default()];
-    let host = |index: usize, address| {
-        let (sent, received) = (lanes[index].clone(), lanes[1 - index].clone());
-        let probe = Probe { sent: sent.clone(), received: received.clone() };
-        let mac = MacAddress([2, 0, 0, 0, 0, index as u8 + 1]);
-        let nic = CableEnd { mac, sent, received, unflushed: Vec::new() };
-        let config = Config {
-            address: AddressConfig::Static {
-                address,
-                prefix_len: 24,
-                gateway: None,
-                dns: Vec::new(),
-            },
-            ..Config::new([index as u8; 32])
-        };
-        let (stack, driver) = Stack::over_nic(Box::new(nic), adjust(config)).unwrap();
-        Host { stack, probe, driver: tokio::spawn(driver) }
+    [0, 1].map(|index| CableEnd {
+        mac: MacAddress([2, 0, 0, 0, number, index as u8 + 1]),
+        sent: lanes[index].clone(),
+        received: lanes[1 - index].clone(),
+        unflushed: Vec::new(),
+    })
+}
+
+/// A stack on one end of a cable, in a subnet of 24 bits.
+pub(crate) fn host(
+    nic: CableEnd,
+    address: Ipv4Addr,
+    gateway: Option<Ipv4Addr>,
+    adjust: impl Fn(Config) -> Config,
+) -> Host {
+    let probe = nic.probe();
+    let secret = [nic.mac.0[5] ^ nic.mac.0[4]; 32];
+    let config = Config {
+        address: AddressConfig::Static { address, prefix_len: 24, gateway, dns: Vec::new() },
+        ..Config::new(secret)
     };
-    (host(0, LEFT), host(1, RIGHT))
+    let (stack, driver) = Stack::over_nic(Box::new(nic), adjust(config)).unwrap();
+    Host { stack, probe, driver: tokio::spawn(driver) }
 }
 
 /// `address:port`.
