@@ -4,23 +4,23 @@
 //! given from here; each is a handshake in a task of its own, which also serves the ring while
 //! there is one. What one guest does wrong closes its ring, and it may come again.
 
-mod counters;
+pub(super) mod counters;
 mod keeper;
-mod server;
+pub(super) mod server;
 
 pub use counters::BlkbackCounters;
-pub(super) use counters::Counts;
-pub(super) use server::{ServeLimits, Server};
 
 use crate::xenbus;
 use crate::{Xen, XenError};
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::task::Poll;
+use counters::Counts;
 use fata_device::Block;
 use fata_xenbus::handshake::block as handshake;
 use fata_xenbus::handshake::{Ending, Serving};
 use keeper::Keeper;
+use server::ServeLimits;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::task::JoinSet;

@@ -4,22 +4,20 @@
 //! is connected, and takes it back when the backend goes away: requests then wait for the next
 //! backend, or fail when there will be none. The data needs no task, see [`disk`].
 
-mod disk;
+pub(super) mod disk;
 mod job;
 mod keeper;
-mod link;
+pub(super) mod link;
 
 pub use disk::BlkfrontCounters;
 
-pub(super) use disk::Disk;
-use disk::{DiskEvent, Submission};
+use disk::{Disk, Submission};
 use fata_device::block::{check_range, check_request};
 use fata_device::{Block, BlockError, BoxFuture, Geometry, SectorBuffer};
 use fata_xenbus::handshake::block as handshake;
 use fata_xenbus::ring::block::{Operation, SECTOR_BYTES};
 use job::{Job, Kind};
-use link::DiscardSteps;
-pub(super) use link::{Features, Link};
+use link::{DiscardSteps, Features};
 use std::sync::Arc;
 
 /// What a disk may take of memory and of time.

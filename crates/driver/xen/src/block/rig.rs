@@ -1,7 +1,9 @@
 //! A frontend's ring and a backend's, in one process, on a simulated hypervisor.
 
-use super::back::{Counts, ServeLimits, Server};
-use super::front::{Disk, Features, Link};
+use super::back::counters::Counts;
+use super::back::server::{ServeLimits, Server};
+use super::front::disk::Disk;
+use super::front::link::{Features, Link};
 use fata_device::Block;
 use fata_hypercall::simulation::World;
 use fata_hypercall::{Access, DomainId, Hypervisor};

@@ -1,4 +1,5 @@
 use super::super::rig::{BACK, FRONT, Rig};
+use super::server::Server;
 use super::*;
 use crate::memory::Shared;
 use fata::MemoryDisk;

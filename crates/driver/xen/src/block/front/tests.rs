@@ -1,4 +1,5 @@
 use super::super::rig::Rig;
+use super::disk::DiskEvent;
 use super::*;
 use fata::MemoryDisk;
 use fata_xenbus::ring::block::Status;
