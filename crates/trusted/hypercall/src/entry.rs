@@ -41,7 +41,7 @@ pub(crate) const fn without_use(flags: u16) -> u16 {
 pub(crate) fn end(flags: &AtomicU16) -> bool {
     // Xen sets a flag of use by compare-and-exchange too: one of us comes first.
     flags
-        .try_update(Ordering::SeqCst, Ordering::Relaxed, |flags| {
+        .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |flags| {
             (without_use(flags) == flags).then_some(0)
         })
         .is_ok()

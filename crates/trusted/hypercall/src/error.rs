@@ -57,6 +57,7 @@ impl core::error::Error for HypercallError {}
 pub const fn grant_status_words(status: i16) -> &'static str {
     match status {
         0 => "done",
+        -1 => "refused, for instance for want of the right to it",
         -2 => "there is no such domain",
         -3 => "there is no such grant, or it is another domain's",
         -4 => "there is no such mapping",

@@ -188,7 +188,10 @@ impl Mapped {
         refs: &[GrantRef],
         access: Access,
     ) -> Result<Mapped, HypercallError> {
-        if refs.is_empty() {
+        // A page at two addresses of its own domain is not possible: Xen takes it away from the first,
+        // which Rust may have references to.
+        let is_own = [common.half.domain_id(), DomainId::SELF].contains(&remote);
+        if refs.is_empty() || is_own {
             return Err(HypercallError::new("GNTTABOP_map_grant_ref", HypercallError::INVALID));
         }
         let (memory, mapping) = common.half.map(remote, refs, access)?;

@@ -115,7 +115,8 @@ impl Hypervisor {
     ///
     /// # Errors
     /// Xen's refusal of the first page that it refused; `ENOMEM` when there are no addresses left;
-    /// `EINVAL` for no pages.
+    /// `EINVAL` for no
+    /// pages, and for the domain's own, which cannot be at two addresses.
     pub fn map(
         &self,
         remote: DomainId,

@@ -15,6 +15,11 @@ pub struct GrantRef(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(pub u32);
 
+impl DomainId {
+    /// "The domain that asks" (`DOMID_SELF`), to Xen.
+    pub(crate) const SELF: DomainId = DomainId(0x7ff0);
+}
+
 impl fmt::Display for DomainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "domain {}", self.0)

@@ -19,8 +19,8 @@ const SCHED_OP: u64 = 29;
 const EVENT_CHANNEL_OP: u64 = 32;
 const HVM_OP: u64 = 34;
 
-/// "The domain that calls" (`DOMID_SELF`).
-pub(super) const SELF: u16 = 0x7ff0;
+/// "The domain that calls".
+pub(super) const SELF: u16 = crate::DomainId::SELF.0;
 
 /// True on processors whose instruction is `vmmcall`: AMD's and Hygon's.
 static IS_VMMCALL: AtomicBool = AtomicBool::new(false);

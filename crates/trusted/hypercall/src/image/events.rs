@@ -9,6 +9,7 @@ use super::call::{
     AllocUnbound, BindInterdomain, BindVirq, Close, Operation as _, SELF, Send, Status, Unmask,
 };
 use super::shared_info::{self, PORT_WORDS, PORTS_MAX};
+use super::timer;
 use crate::lock::Lock;
 use crate::{DomainId, HypercallError, Port};
 use alloc::vec::Vec;
@@ -127,6 +128,7 @@ pub fn deliver() {
         while bits != 0 {
             let port = word * 64 + bits.trailing_zeros() as usize;
             bits &= bits - 1;
+            timer::note_event(Port(port as u32));
             // Cloned: a waker may open and close ports.
             if let Some(line) = LINES.with(|lines| lines.get(port).cloned().flatten()) {
                 line.fire();

@@ -2,7 +2,7 @@
 //!
 //! [`call`] makes them; [`shared_info`] is the page that says what is pending and what time it is;
 //! [`events`] and [`grants`] keep the tables. The machine calls [`start`] once, fires lines with
-//! [`deliver`] and sets the [`timer`](arm_timer); drivers get the [`Hypervisor`](crate::Hypervisor).
+//! [`deliver`] and sets the [timer](arm_timer); drivers get the [`Hypervisor`](crate::Hypervisor).
 //!
 //! State is in statics, behind locks that nobody ever waits for: there is one flow of control.
 
@@ -10,6 +10,7 @@ mod call;
 mod events;
 mod grants;
 mod shared_info;
+mod timer;
 
 use crate::half::{Half, Special};
 use crate::lock::Lock;
@@ -25,6 +26,7 @@ use fata_shared::interrupt::Line;
 
 pub use events::{deliver, is_pending};
 pub use shared_info::{SHARED_INFO, VcpuTime, vcpu_time, wall_clock_nanos};
+pub use timer::arm_timer;
 
 // public/hvm/params.h.
 const CALLBACK: u32 = 0;
@@ -35,8 +37,6 @@ const CONSOLE_PORT: u32 = 18;
 /// `HVM_PARAM_CALLBACK_TYPE_VECTOR`, in the highest byte: the number is an interrupt vector.
 const CALLBACK_IS_VECTOR: u64 = 2 << 56;
 
-/// `VIRQ_TIMER`.
-const TIMER: u32 = 0;
 /// `SHUTDOWN_suspend`.
 const SUSPEND: u32 = 2;
 /// `EBUSY`.
@@ -146,7 +146,7 @@ unsafe fn connect() -> Result<(), HypercallError> {
     SetParam { domain: SELF, index: CALLBACK, value: CALLBACK_IS_VECTOR | vector, pad: 0 }.run()?;
     // SAFETY: the first page of the window.
     unsafe { shared_info::map(WINDOW.load(Ordering::Relaxed))? };
-    events::bind_virq(TIMER)?;
+    timer::bind()?;
     DOMAIN.store(own_id()?.into(), Ordering::Relaxed);
     Ok(())
 }
@@ -157,15 +157,6 @@ fn own_id() -> Result<u16, HypercallError> {
     let status = events::status(port);
     events::close(port);
     Ok(status?.remote)
-}
-
-/// Asks for an event when Xen's system time reaches `system_nanos`; at once if it has. One that was
-/// asked for before is forgotten.
-///
-/// # Errors
-/// Xen's refusal, which there is no reason for.
-pub fn arm_timer(system_nanos: u64) -> Result<(), HypercallError> {
-    call::set_timer(system_nanos)
 }
 
 /// Lets others have the processor until Xen's system time reaches `system_nanos`, or an event comes.

@@ -153,6 +153,7 @@ pub(crate) fn take_pending_interrupts() {
 ///
 /// `sti` holds interrupts back for one instruction, so one that became pending at any time before
 /// ends the `hlt` at once (Intel SDM volume 2, STI): there is no gap in which it could be lost.
+#[cfg(fata_target = "virtio")]
 pub(crate) fn sleep_until_interrupt() {
     // SAFETY: handlers run on stacks of their own and touch only what says that there was an
     // interrupt (see `traps`); not `nomem`, because that is memory.

@@ -26,7 +26,8 @@ pub mod time;
 mod traps;
 
 // What the machine consists of apart from a processor and memory. Each of these offers the same to
-// the rooms above: `Board`, `Clocks`, `port`, `power`, `interrupt_handler`, `deliver_interrupts`.
+// the rooms above: `Board`, `Clocks`, `port`, `power`, `interrupt_handler`, `deliver_interrupts`,
+// `sleep_until_interrupt`.
 #[cfg(fata_target = "virtio")]
 mod pc;
 #[cfg(fata_target = "xen")]

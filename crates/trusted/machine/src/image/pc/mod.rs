@@ -16,6 +16,8 @@ pub(crate) use clock::Clocks;
 pub(crate) use interrupts::interrupt_handler;
 pub(crate) use serial as port;
 
+pub(crate) use super::cpu::sleep_until_interrupt;
+
 use super::cpu;
 use super::entry::BOOT_MAPPED_END;
 use crate::acpi::{self, Platform};

@@ -7,18 +7,12 @@
 
 use super::super::cpu;
 use crate::pvclock::PvClock;
-use core::sync::atomic::{AtomicU64, Ordering};
 use fata_hypercall::image;
-
-/// How much later than asked the timer may fire if that spares setting it: less than it takes.
-const SLACK_NANOS: u64 = 1_000;
 
 /// What is known of the clocks.
 pub(crate) struct Clocks {
     /// The time-stamp counter's frequency.
     pub(crate) tsc_hertz: u64,
-    /// The system time that the timer is set to; passed, if it fired.
-    armed: AtomicU64,
 }
 
 /// Xen's line of this processor.
@@ -42,10 +36,9 @@ impl Clocks {
     pub(super) fn find() -> Result<Clocks, &'static str> {
         let line = line().ok_or("Xen says nothing about time")?;
         let tsc_hertz = line.tsc_hertz().ok_or("Xen says that time stands still")?;
-        let armed = AtomicU64::new(0);
         image::arm_timer(line.nanos(cpu::ticks()))
             .map_err(|_| "Xen has no timer for this domain")?;
-        Ok(Clocks { tsc_hertz, armed })
+        Ok(Clocks { tsc_hertz })
     }
 
     /// The wall clock now: nanoseconds since 1970. Xen keeps what it was at system time 0.
@@ -53,19 +46,10 @@ impl Clocks {
         Some(image::wall_clock_nanos()?.saturating_add(system_nanos()))
     }
 
-    /// Asks for an event `nanos` from now. An event that comes before that is as good: whoever
-    /// sleeps looks at the clock. So an earlier setting stays, and most sleeps set nothing.
+    /// Asks for an event `nanos` from now, or earlier.
     pub(crate) fn arm(&self, _deadline_ticks: u64, nanos: u64) {
-        let now = system_nanos();
-        let deadline = now.saturating_add(nanos);
-        let armed = self.armed.load(Ordering::Relaxed);
-        if now < armed && armed <= deadline.saturating_add(SLACK_NANOS) {
-            return;
-        }
         // It could be set at the start, so it can now.
-        if image::arm_timer(deadline).is_ok() {
-            self.armed.store(deadline, Ordering::Relaxed);
-        }
+        let _ = image::arm_timer(system_nanos().saturating_add(nanos));
     }
 
     /// Nothing: an event too many is cheaper than a call.

@@ -23,25 +23,16 @@ use fata_hypercall::{Hypervisor, image};
 /// The vector with which Xen says that events are pending: the lowest that is free.
 const UPCALL_VECTOR: u8 = 32;
 
-// The handler acknowledges, without which Xen would interrupt again at once, and nothing more: what
-// is pending is in the shared page. Xen injects the vector by itself, not through the local APIC, so
-// there is no end of interrupt to signal, and that saves an exit.
-global_asm!(
-    ".section .text.fata_upcall, \"ax\", @progbits",
-    ".code64",
-    ".balign 16",
-    ".global fata_upcall_stub",
-    "fata_upcall_stub:",
-    "push rax",
-    "mov rax, qword ptr [{shared_info}]",
-    "mov byte ptr [rax], 0",
-    "pop rax",
-    "iretq",
-    shared_info = sym image::SHARED_INFO,
-);
+global_asm!(include_str!("upcall.s"), shared_info = sym image::SHARED_INFO);
 
 unsafe extern "C" {
     static fata_upcall_stub: u8;
+    safe fn fata_upcall_sleep();
+}
+
+/// Sleeps until an event, or returns at once if one is pending, with interrupts off.
+pub(crate) fn sleep_until_interrupt() {
+    fata_upcall_sleep();
 }
 
 /// Where the handler of a vector starts.
