@@ -116,19 +116,26 @@ impl Control {
         self.check_alive()?;
         let id = files::unique();
         files::write_whole(&self.share.join("in").join(&id), script.as_bytes())?;
+        self.ring("").map(|()| id)
+    }
+
+    /// Says a line on the bell.
+    pub(crate) fn ring(&self, line: &str) -> Result<()> {
         // Without waiting: QEMU holds the FIFO open as long as it lives, and when it is full there
         // are rings enough in it.
         let rung = std::fs::OpenOptions::new()
             .write(true)
             .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
             .open(&self.bell)
-            .and_then(|mut bell| std::io::Write::write_all(&mut bell, b"\n"));
+            .and_then(|mut bell| {
+                std::io::Write::write_all(&mut bell, format!("{line}\n").as_bytes())
+            });
         match rung {
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
                 self.check_alive()?;
                 Err(Error::io(format!("write to {}", self.bell.display()), &error))
             }
-            _ => Ok(id),
+            _ => Ok(()),
         }
     }
 

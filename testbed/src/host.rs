@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::places;
 use crate::process::Process;
+use crate::snapshot::Snapshot;
 use crate::system::{self, System};
 
 /// The bridge in dom0 that the outer network and guests' interfaces are ports of.
@@ -108,13 +109,19 @@ impl Testbed {
         let packages = crate::packages::provide(&cache, progress)?;
         let system = system::provide(&cache, packages, progress)?;
         let machine = accelerator::choose(options.accelerator)?;
-        let (name, state) = places::claim(options)?;
-        // From here on a failure must not leave the folder behind.
-        let host = Host::launch(options, machine, system, name, &state, progress);
-        if host.is_err() {
-            let _ = files::remove_folder(&state);
+        let snapshot = Snapshot::of(&cache, options, machine, &system);
+        // What was kept may not fit after all; then the host is booted, and kept anew.
+        if let Some(snapshot) = snapshot.as_ref().filter(|snapshot| snapshot.exists()) {
+            match Host::launch(options, machine, &system, Some(snapshot), progress) {
+                Err(error) if error.kind() == Kind::Host => {
+                    progress(&format!("the kept host does not continue: {}", error.what()));
+                    snapshot.remove()?;
+                }
+                host => return Ok(Self { host: Arc::new(host?) }),
+            }
         }
-        Ok(Self { host: Arc::new(host?) })
+        let host = Host::launch(options, machine, &system, snapshot.as_ref(), progress)?;
+        Ok(Self { host: Arc::new(host) })
     }
 
     /// Attaches to the host of this name, or, without one, to the only one that has a name. None
@@ -267,47 +274,104 @@ impl Testbed {
 }
 
 impl Host {
+    /// Starts QEMU and waits until dom0 takes commands. With a `snapshot` that exists the host goes
+    /// on from there; with one that does not, it is kept on the way.
     fn launch(
         options: &Options,
         machine: accelerator::Machine,
-        system: System,
-        name: String,
-        state: &Path,
+        system: &System,
+        snapshot: Option<&Snapshot>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        Control::prepare(state)?;
-        let (qemu, keeper) = spawn(command(options, machine, &system, state)?, options.detached)?;
-        let record = Record {
-            qemu,
-            owner: if options.detached { None } else { Some(Process::this()?) },
-            memory_mib: options.memory_mib,
-            accelerator: machine.accelerator.to_owned(),
-            tap: options.tap.clone(),
-            system,
+        let (name, state) = places::claim(options)?;
+        let host = Self::start_qemu(options, machine, system, snapshot, name, &state);
+        let host = match host {
+            Ok(host) => host,
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = files::remove_folder(&state);
+                return Err(error);
+            }
         };
-        let control = Control::new(state, qemu);
-        // From here on QEMU ends when the host is dropped.
-        let host = Self { name, state: state.to_owned(), control, record, keeper };
-        let text = serde_json::to_vec_pretty(&host.record).expect("a record is plain data");
-        if let Err(error) = files::write_whole(&state.join("host.json"), &text) {
+        if let Err(error) = host.come_up(machine, snapshot, progress) {
             host.end();
-            return Err(error);
-        }
-        let release = &host.record.system.packages.kernel_release;
-        let version = &host.record.system.packages.xen_version;
-        let how = if machine.accelerator == "tcg" { "emulated" } else { "on hardware" };
-        progress(&format!("booting Xen {version} and Linux {release} ({how})"));
-        if let Err(error) = host.wait_until_ready() {
-            host.end();
+            let _ = files::remove_folder(&state);
             return Err(error);
         }
         Ok(host)
     }
 
-    fn wait_until_ready(&self) -> Result<()> {
+    fn start_qemu(
+        options: &Options,
+        machine: accelerator::Machine,
+        system: &System,
+        snapshot: Option<&Snapshot>,
+        name: String,
+        state: &Path,
+    ) -> Result<Self> {
+        Control::prepare(state)?;
+        let owner = if options.detached { None } else { Some(Process::this()?) };
+        let mut command = command(options, machine, system, state)?;
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.exists()) {
+            snapshot.continue_from(&mut command);
+        }
+        let (qemu, keeper) = spawn(command, options.detached)?;
+        let record = Record {
+            qemu,
+            owner,
+            memory_mib: options.memory_mib,
+            accelerator: machine.accelerator.to_owned(),
+            tap: options.tap.clone(),
+            system: system.clone(),
+        };
+        let control = Control::new(state, qemu);
+        let host = Self { name, state: state.to_owned(), control, record, keeper };
+        let text = serde_json::to_vec_pretty(&host.record).expect("a record is plain data");
+        let written = files::write_whole(&state.join("host.json"), &text);
+        if written.is_err() {
+            host.end();
+        }
+        written.map(|()| host)
+    }
+
+    fn come_up(
+        &self,
+        machine: accelerator::Machine,
+        snapshot: Option<&Snapshot>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let packages = &self.record.system.packages;
+        let what = format!("Xen {} and Linux {}", packages.xen_version, packages.kernel_release);
+        let share = &self.control.share;
+        match snapshot.filter(|snapshot| snapshot.exists()) {
+            Some(snapshot) => {
+                progress(&format!("continuing {what} from where they had booted"));
+                snapshot.wait_until_continued(self)?;
+            }
+            None => {
+                let how = if machine.accelerator == "tcg" { "emulated" } else { "on hardware" };
+                progress(&format!("booting {what} ({how})"));
+                let log = self.state.join("xen.log");
+                self.wait_until(|| last_lines(&log, 4).contains("testbed: waiting"))?;
+                if let Some(snapshot) = snapshot {
+                    progress("keeping the booted host, for faster starts");
+                    // A host that cannot be kept is as good as one that was.
+                    if let Err(error) = snapshot.keep(self) {
+                        progress(&format!("it cannot be kept: {}", error.what()));
+                    }
+                }
+            }
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        self.control.ring(&now.unwrap_or_default().as_secs().to_string())?;
+        self.wait_until(|| share.join("ready").exists())
+    }
+
+    /// Waits until something has happened while the host comes up.
+    pub(crate) fn wait_until(&self, mut happened: impl FnMut() -> bool) -> Result<()> {
         let deadline = Instant::now() + BOOT_TIME_MAX;
         let log = self.state.join("xen.log");
-        while !self.control.share.join("ready").exists() {
+        while !happened() {
             check_interrupted()?;
             self.control.check_alive().map_err(|error| {
                 error.help("is there memory for it, and does QEMU start by itself?")
@@ -462,7 +526,7 @@ fn spawn(mut command: Command, detached: bool) -> Result<(Process, Option<JoinHa
 }
 
 /// The executable `name` on the PATH, or the path itself when it has a slash.
-fn which(name: &Path) -> Option<PathBuf> {
+pub(crate) fn which(name: &Path) -> Option<PathBuf> {
     if name.components().count() > 1 {
         return name.exists().then(|| name.to_owned());
     }

@@ -51,6 +51,7 @@ mod places;
 mod process;
 mod publish;
 mod qmp;
+mod snapshot;
 mod system;
 mod tools;
 
