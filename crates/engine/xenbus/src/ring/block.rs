@@ -240,7 +240,7 @@ impl Request {
         }
     }
 
-    /// The operation as it stands in the first byte, which a response repeats.
+    /// The operation as it stands in the first byte.
     const fn wire_operation(&self) -> u8 {
         match self {
             Request::Indirect { .. } => INDIRECT,
@@ -288,9 +288,13 @@ impl Request {
     }
 
     /// Reads a slot: the request's id and operation byte, which a response repeats whatever the
-    /// request is worth, and the request.
+    /// request is worth, and the request. Of an indirect request the operation is the one inside:
+    /// Linux's frontend closes a disk that answers anything else.
     pub fn decode(slot: &[u8; SLOT_BYTES]) -> (u64, u8, Result<Request, RequestError>) {
-        let operation = slot[OPERATION];
+        let operation = match slot[OPERATION] {
+            INDIRECT => slot[INDIRECT_OPERATION],
+            operation => operation,
+        };
         (u64::from_le_bytes(get(slot, ID)), operation, Self::decode_body(slot))
     }
 

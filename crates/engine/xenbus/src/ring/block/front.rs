@@ -49,7 +49,8 @@ impl From<RingError> for FrontError {
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     uses: u32,
-    operation: Option<u8>,
+    /// What was asked for: the operation, and whether indirectly.
+    asked: Option<(u8, bool)>,
 }
 
 /// The frontend's end.
@@ -96,7 +97,8 @@ impl<M: Memory> Front<M> {
         let token = self.free.pop().expect("a request for a ring that is full");
         let place = &mut self.places[usize::from(token)];
         place.uses = place.uses.wrapping_add(1);
-        place.operation = Some(request.wire_operation());
+        let is_indirect = matches!(request, Request::Indirect { .. });
+        place.asked = Some((request.operation() as u8, is_indirect));
         let id = (u64::from(place.uses) << 16) | u64::from(token);
         self.ring.push(&request.encode(id, self.handle));
         token
@@ -120,9 +122,12 @@ impl<M: Memory> Front<M> {
         if response.id >> 16 != u64::from(place.uses) {
             return Err(unknown);
         }
-        let asked = place.operation.take().ok_or(unknown)?;
-        if asked != response.operation {
-            return Err(FrontError::Operation { asked, answered: response.operation });
+        let (asked, is_indirect) = place.asked.take().ok_or(unknown)?;
+        // The header does not say which of its two operations an indirect request is answered with:
+        // Linux names the one inside.
+        let answered = response.operation;
+        if answered != asked && !(is_indirect && answered == super::INDIRECT) {
+            return Err(FrontError::Operation { asked, answered });
         }
         self.free.push(token);
         Ok(Some((token, response.status)))
