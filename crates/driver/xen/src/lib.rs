@@ -6,6 +6,7 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`block`] | blkfront and blkback: disks |
+//! | [`net`] | netfront and netback: interfaces |
 //! | [`store`] | XenStore: read, write, list, watch, transactions |
 //! | [`vchan`] | streams of bytes to other guests |
 //! | [`console`] | the console that `xl console` shows |
@@ -21,6 +22,7 @@ pub mod console;
 pub mod control;
 mod error;
 pub mod memory;
+pub mod net;
 #[cfg(test)]
 mod simulation;
 pub mod store;
@@ -32,6 +34,7 @@ pub use block::{Blkfront, BlockBackends, BlockSlot};
 pub use console::Console;
 pub use control::{Balloon, ShutdownRequest, ShutdownRequests};
 pub use error::XenError;
+pub use net::{NetBackends, NetSlot, Netback, Netfront};
 pub use store::{Store, Transaction, Watch};
 pub use vchan::{Vchan, VchanOptions};
 
