@@ -53,6 +53,8 @@ pub use clients::{Client, Clients};
 pub use export::Export;
 pub use fata_macros::{Devices, main};
 pub use fata_net::{Stack, TcpListener, TcpStream, UdpSocket};
+/// A bridge of two interfaces, and a router between several.
+pub use fata_net::{forward, router};
 pub use interface::Interface;
 pub use memory_disk::MemoryDisk;
 pub use wiring::{Argument, Device, Devices};
