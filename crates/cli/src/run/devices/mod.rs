@@ -120,32 +120,26 @@ fn check_kind(manifest: &Manifest, target: Target, device: &Device) -> Result<()
     }))
 }
 
-/// Devices that no option attaches, but settings alone.
+/// Devices that no option attaches, but a setting alone.
 fn check_settings(
     manifest: &Manifest,
     target: Target,
     device: &Device,
     settings: &impl Fn(&str, &str) -> bool,
 ) -> Result<()> {
-    let needed: &[(&str, &str)] = match (device.kind.as_str(), target) {
-        ("channel", Target::Xen) => &[("peer", "DOMAIN-NUMBER"), ("port", "NAME")],
-        ("channel", Target::Unix) => &[("path", "SOCKET")],
+    let Device { name, optional, help: purpose, .. } = device;
+    let (setting, value) = match (device.kind.as_str(), target) {
+        ("channel", Target::Xen) => ("peer", "DOMAIN-NUMBER"),
+        ("channel", Target::Unix) => ("path", "SOCKET"),
         _ => return Ok(()),
     };
-    let given = |(setting, _): &&(&str, &str)| settings(&device.name, setting);
-    if needed.iter().all(|setting| given(&setting))
-        || (device.optional && !needed.iter().any(|setting| given(&setting)))
-    {
+    if *optional || settings(name, setting) {
         return Ok(());
     }
-    let words =
-        needed.iter().map(|(setting, value)| format!("--{}.{setting}={value}", device.name));
-    let words = words.collect::<Vec<_>>().join(" ");
-    let what =
-        format!("{} needs to know where its channel {} leads", manifest.package, device.name);
-    let mut help = format!("add -- {words}");
-    if !device.help.is_empty() {
-        help = format!("{help} ({})", device.help.trim_end_matches('.'));
+    let what = format!("{} needs to know where its channel {name} leads", manifest.package);
+    let mut help = format!("add -- --{name}.{setting}={value}");
+    if !purpose.is_empty() {
+        help = format!("{help} ({})", purpose.trim_end_matches('.'));
     }
     Err(refused(what).help(help))
 }

@@ -89,8 +89,8 @@ pub(crate) enum End {
     Watchdog,
     /// Somebody destroyed it.
     Destroyed,
-    /// It suspended itself, and nobody there resumes it.
-    Suspended,
+    /// For a reason that Xen has and we do not.
+    Other,
 }
 
 /// A domain that was created and is paused. Dropping it destroys it.
@@ -274,7 +274,7 @@ fn judge(package: &str, end: End, announced: Option<u8>, early: &str) -> Result<
         (End::Reboot, _) => "the domain asked for a reboot, or was reset by a triple fault",
         (End::Watchdog, _) => "the domain's watchdog ended it",
         (End::Destroyed, _) => "somebody destroyed the domain",
-        (End::Suspended, _) => "the domain suspended itself, and nobody here resumes it",
+        (End::Other, _) => "the domain ended for a reason that is none of ours",
     };
     let failure = Failure::new(Exit::Stopped, format!("{package}: {why}"));
     let early = crate::ui::printable(early);

@@ -235,7 +235,7 @@ impl Running for BedDomain {
             Reason::Crash => End::Crash,
             Reason::Watchdog => End::Watchdog,
             Reason::Destroyed => End::Destroyed,
-            Reason::Suspend | Reason::Other(_) => End::Suspended,
+            _ => End::Other,
         }))
     }
 
