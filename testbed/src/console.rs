@@ -36,7 +36,7 @@ impl Testbed {
             let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             return Err(Error::new(Kind::Usage, what).help(format!("guests that run: {list}")));
         }
-        let file = self.host.control.share.join("console").join(format!("guest-{name}.log"));
+        let file = self.console_path(name);
         Ok(Console { testbed: self.clone(), name: name.to_owned(), file })
     }
 }

@@ -38,8 +38,6 @@ pub enum Reason {
     Poweroff,
     /// It asked for a reboot, or its processor had a triple fault.
     Reboot,
-    /// It suspended itself.
-    Suspend,
     /// It said that it crashed, or Xen did.
     Crash,
     /// Its watchdog ran out.
@@ -127,30 +125,10 @@ impl Testbed {
         cleanup.files.push(config.clone());
         let config = config.file_name().unwrap_or_default().to_string_lossy().into_owned();
 
-        let console = share.join("console").join(format!("guest-{}.log", guest.name));
+        let console = self.console_path(&guest.name);
         let console_start = console.metadata().map_or(0, |metadata| metadata.len());
-        // The number through the store: asking xl for it would take longer than the guest's boot.
-        let script = format!(
-            "xl create -q -e /share/files/{config} || exit\n\
-             read -r uptime _ </proc/uptime\n\
-             for id in $(xenstore-list /local/domain | sort -rn); do\n\
-             [ \"$(xenstore-read /local/domain/$id/name 2>/dev/null)\" = '{}' ] || continue\n\
-             echo $id $uptime; exit 0\n\
-             done\n\
-             echo 'it was gone at once' >&2; exit 1\n",
-            guest.name
-        );
-        let created = self
-            .dom0(&script, CREATE_TIME_MAX)?
-            .check(&format!("create the guest {}", guest.name))?
-            .text();
-        let numbers = created.split_once(' ').and_then(|(id, uptime)| {
-            Some((id.parse::<u16>().ok()?, uptime.trim().parse::<f64>().ok()?))
-        });
-        let Some((id, created)) = numbers else {
-            let what = format!("dom0 answers {created:?} where a domain's number was expected");
-            return Err(Error::new(Kind::Host, what));
-        };
+        let create = format!("xl create -q -e /share/files/{config} || exit");
+        let (id, created) = self.identify(&guest.name, &create)?;
         let inner = Inner {
             testbed: self.clone(),
             name: guest.name.clone(),
@@ -165,6 +143,63 @@ impl Testbed {
         };
         inner.record_owner()?;
         Ok(Domain { inner: Arc::new(inner) })
+    }
+
+    /// Takes over a guest that something else has created, such as `xl restore`. Its console is
+    /// read from now on.
+    ///
+    /// # Errors
+    /// When there is no such guest.
+    pub fn adopt(&self, name: &str) -> Result<Domain> {
+        guest::check_name(name).map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
+        let (id, created) = self.identify(name, "")?;
+        let console = self.console_path(name);
+        let console_start = console.metadata().map_or(0, |metadata| metadata.len());
+        let inner = Inner {
+            testbed: self.clone(),
+            name: name.to_owned(),
+            id,
+            created,
+            console,
+            console_start,
+            disks: Mutex::default(),
+            files: Vec::new(),
+            end: Mutex::new(None),
+            complete: AtomicBool::new(false),
+        };
+        inner.record_owner()?;
+        Ok(Domain { inner: Arc::new(inner) })
+    }
+
+    /// Executes `first` in dom0; then finds the domain called `name`: its number, and dom0's clock.
+    fn identify(&self, name: &str, first: &str) -> Result<(u16, f64)> {
+        // The number through the store: asking xl for it would take longer than a guest's boot.
+        let script = format!(
+            "{first}\n\
+             read -r uptime _ </proc/uptime\n\
+             for id in $(xenstore-list /local/domain | sort -rn); do\n\
+             [ \"$(xenstore-read /local/domain/$id/name 2>/dev/null)\" = '{name}' ] || continue\n\
+             echo $id $uptime; exit 0\n\
+             done\n\
+             echo 'there is no such domain' >&2; exit 1\n"
+        );
+        let doing = if first.is_empty() { "find" } else { "create" };
+        let said = self
+            .dom0(&script, CREATE_TIME_MAX)?
+            .check(&format!("{doing} the guest {name}"))?
+            .text();
+        let numbers = said.split_once(' ').and_then(|(id, uptime)| {
+            Some((id.parse::<u16>().ok()?, uptime.trim().parse::<f64>().ok()?))
+        });
+        numbers.ok_or_else(|| {
+            let what = format!("dom0 answers {said:?} where a domain's number was expected");
+            Error::new(Kind::Host, what)
+        })
+    }
+
+    /// Where dom0's console daemon writes what guests of this name say.
+    pub(crate) fn console_path(&self, name: &str) -> PathBuf {
+        self.host.control.share.join("console").join(format!("guest-{name}.log"))
     }
 
     /// Destroys guests whose owners were killed before they could.
@@ -509,7 +544,8 @@ fn reason_in(list: &str, id: u16, created: f64) -> Option<Reason> {
         return Some(match number {
             0 => Reason::Poweroff,
             1 => Reason::Reboot,
-            2 => Reason::Suspend,
+            // It is being saved: what becomes of it is for xl to say.
+            2 => return None,
             3 => Reason::Crash,
             4 => Reason::Watchdog,
             other => Reason::Other(other),

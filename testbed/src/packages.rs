@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::cache::{Key, fill};
 use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::tools::output;
 
 /// What a set of packages is made of, unpacked in one folder.
@@ -29,13 +30,29 @@ pub(crate) struct Packages {
 /// command line.
 const OTHERS: [&str; 2] = ["busybox-static", "xenstore-utils"];
 
-/// Names under which apt lists come, and how to get them.
-const NO_LISTS: &str = "let apt fetch its lists: sudo apt-get update; the packages are Debian's, \
-                        and a Debian (or a chroot of one) is needed";
+/// What to do when apt does not know what every Debian has.
+const SOURCES: &str = "the packages are Debian's: use a Debian (or a chroot of one) of 64-bit PCs, \
+                       with its archive among apt's sources";
 
 /// Finds, fetches and unpacks the packages, unless all of it is in the cache.
 pub(crate) fn provide(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<Packages> {
-    let plan = plan(cache)?;
+    let system = Apt { lists: None };
+    // The lists of this computer may be missing, or so old that what they name is gone. Then we
+    // fetch our own, beside them: that takes no privileges, and changes nothing here.
+    let own = Apt { lists: Some(cache.join("lists")) };
+    match unpacked(&system, cache, progress) {
+        Err(error) if error.kind() == Kind::Packages => {
+            progress("fetching Debian's lists of packages, as this computer's do not suffice");
+            own.update().map_err(|second| second.note(error.to_string()))?;
+            unpacked(&own, cache, progress)
+        }
+        done => done,
+    }
+}
+
+/// The packages, by what one set of lists says.
+fn unpacked(apt: &Apt, cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<Packages> {
+    let plan = plan(apt, cache)?;
     let root = fill(cache, &format!("packages-{}", plan.key), |folder| {
         progress(&format!(
             "fetching {} of Debian's packages (Xen {}, Linux {}); this happens once",
@@ -44,25 +61,23 @@ pub(crate) fn provide(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<Pa
             plan.kernel_release
         ));
         let debs = folder.join("debs");
-        std::fs::create_dir(&debs)
-            .map_err(|error| Error::io(format!("make {}", debs.display()), &error))?;
-        let mut fetch = apt("apt-get");
+        files::make_folder(&debs)?;
+        let mut fetch = apt.command("apt-get");
         fetch.args(["download", "--quiet=2"]).args(&plan.names).current_dir(&debs);
         output(&mut fetch, Kind::Packages, "fetch Debian's packages")
-            .map_err(|error| error.help("check the network, and run: apt-get update"))?;
+            .map_err(|error| error.help("check the network"))?;
         progress("unpacking them");
-        let mut fetched = 0;
-        for entry in crate::files::list(&debs)? {
+        let fetched = files::list(&debs)?;
+        for file in &fetched {
             let mut unpack = Command::new("dpkg-deb");
-            unpack.arg("--extract").arg(&entry).arg(folder);
-            output(&mut unpack, Kind::Packages, &format!("unpack {}", entry.display()))?;
-            fetched += 1;
+            unpack.arg("--extract").arg(file).arg(folder);
+            output(&mut unpack, Kind::Packages, &format!("unpack {}", file.display()))?;
         }
-        if fetched != plan.names.len() {
-            let what = format!("apt fetched {fetched} of {} packages", plan.names.len());
-            return Err(Error::new(Kind::Packages, what).help("run: apt-get update"));
+        if fetched.len() != plan.names.len() {
+            let what = format!("apt fetched {} of {} packages", fetched.len(), plan.names.len());
+            return Err(Error::new(Kind::Packages, what));
         }
-        crate::files::remove_folder(&debs)
+        files::remove_folder(&debs)
     })?;
     Ok(Packages {
         root,
@@ -82,80 +97,112 @@ struct Plan {
 }
 
 /// Asks apt; its answer is kept until its lists change, because it takes a second.
-fn plan(cache: &Path) -> Result<Plan> {
-    let lists = Path::new("/var/lib/apt/lists");
-    let stamp = lists
-        .metadata()
-        .and_then(|metadata| metadata.modified())
-        .ok()
-        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-        .map_or(0, |since| since.as_nanos());
-    let file = cache.join(format!("plan-{}", Key::of([format!("{stamp} {OTHERS:?}").as_bytes()])));
+fn plan(apt: &Apt, cache: &Path) -> Result<Plan> {
+    let lists = apt.lists.as_deref().unwrap_or(Path::new("/var/lib/apt/lists"));
+    let changed = lists.metadata().and_then(|metadata| metadata.modified()).ok();
+    let asked = format!("{} {changed:?} {OTHERS:?}", lists.display());
+    let file = cache.join(format!("plan-{}", Key::of([asked.as_bytes()])));
     if let Ok(text) = std::fs::read(&file)
         && let Ok(plan) = serde_json::from_slice(&text)
     {
         return Ok(plan);
     }
-    let plan = ask_apt()?;
+    let plan = apt.plan()?;
     let text = serde_json::to_vec(&plan).expect("a plan is plain data");
     // Without it the next start takes a second more, and nothing else.
-    let _ = crate::files::write_whole(&file, &text);
+    let _ = files::write_whole(&file, &text);
     Ok(plan)
 }
 
-fn ask_apt() -> Result<Plan> {
-    let found = output(
-        apt("apt-cache").args(["search", "--names-only", "^xen-hypervisor-[0-9.]+-amd64$"]),
-        Kind::Packages,
-        "look for the hypervisor's package",
-    )?;
-    let xen_version = newest_hypervisor(&found).ok_or_else(|| {
-        Error::new(Kind::Packages, "apt knows no package xen-hypervisor-*-amd64").help(NO_LISTS)
-    })?;
-    let kernel = depends(&["linux-image-amd64".to_owned()])?
-        .into_iter()
-        .find(|name| name.starts_with("linux-image-"))
-        .ok_or_else(|| {
-            Error::new(Kind::Packages, "apt knows no package linux-image-amd64").help(NO_LISTS)
-        })?;
-    let utilities = format!("xen-utils-{xen_version}");
-    let mut names = BTreeSet::from([
-        format!("xen-hypervisor-{xen_version}-amd64"),
-        utilities.clone(),
-        kernel.clone(),
-    ]);
-    names.extend(OTHERS.map(str::to_owned));
-    // The tools' libraries, and those that these need. What else the packages depend on is for
-    // installing them, or for tools in other languages.
-    let mut next = vec![utilities, "xenstore-utils".to_owned()];
-    while !next.is_empty() {
-        let found = depends(&next)?;
-        next = found.into_iter().filter(|name| is_library(name) && !names.contains(name)).collect();
-        names.extend(next.iter().cloned());
-    }
-    let names: Vec<_> = names.into_iter().collect();
-    // Every file's address, name, size and checksum: the exact version of everything.
-    let exact = output(
-        apt("apt-get").args(["download", "--print-uris", "--quiet=2"]).args(&names),
-        Kind::Packages,
-        "look for Debian's packages",
-    )
-    .map_err(|error| error.help(NO_LISTS))?;
-    let checksums: BTreeSet<_> = exact.lines().filter_map(|line| line.rsplit(' ').next()).collect();
-    let key = Key::of(checksums.into_iter().map(str::as_bytes));
-    let kernel_release = kernel.trim_start_matches("linux-image-").to_owned();
-    Ok(Plan { names, xen_version, kernel_release, key })
+/// apt, with the lists of this computer or with our own.
+struct Apt {
+    lists: Option<PathBuf>,
 }
 
-/// What the packages depend on, by name.
-fn depends(names: &[String]) -> Result<BTreeSet<String>> {
-    let text = output(
-        apt("apt-cache").args(["depends", "--important"]).args(names),
-        Kind::Packages,
-        &format!("ask apt about {}", names.join(", ")),
-    )
-    .map_err(|error| error.help(NO_LISTS))?;
-    Ok(dependencies(&text))
+impl Apt {
+    /// One of its commands, which says its things in English, whatever the user speaks.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("LC_ALL", "C.UTF-8").args(["-o", "APT::Sandbox::User=root"]);
+        if let Some(lists) = &self.lists {
+            let lists = lists.display();
+            command.arg("-o").arg(format!("Dir::State::Lists={lists}"));
+            // apt's index of the lists, which must not be the other lists'.
+            command.arg("-o").arg(format!("Dir::Cache={lists}/cache"));
+        }
+        command
+    }
+
+    /// Fetches the lists anew.
+    fn update(&self) -> Result<()> {
+        if let Some(lists) = &self.lists {
+            files::make_folder(&lists.join("partial"))?;
+            files::make_folder(&lists.join("cache/archives/partial"))?;
+        }
+        let mut update = self.command("apt-get");
+        update.args(["update", "--quiet=2"]);
+        output(&mut update, Kind::Packages, "fetch Debian's lists of packages")
+            .map(drop)
+            .map_err(|error| error.help("check the network, and apt's list of sources"))
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let found = output(
+            self.command("apt-cache").args([
+                "search",
+                "--names-only",
+                "^xen-hypervisor-[0-9.]+-amd64$",
+            ]),
+            Kind::Packages,
+            "look for the hypervisor's package",
+        )?;
+        let xen_version = newest_hypervisor(&found).ok_or_else(|| {
+            Error::new(Kind::Packages, "apt knows no package xen-hypervisor-*-amd64").help(SOURCES)
+        })?;
+        let kernel = self
+            .depends(&["linux-image-amd64".to_owned()])?
+            .into_iter()
+            .find(|name| name.starts_with("linux-image-"))
+            .ok_or_else(|| {
+                Error::new(Kind::Packages, "apt knows no package linux-image-amd64").help(SOURCES)
+            })?;
+        let utilities = format!("xen-utils-{xen_version}");
+        let mut names = BTreeSet::from([
+            format!("xen-hypervisor-{xen_version}-amd64"),
+            utilities.clone(),
+            kernel.clone(),
+        ]);
+        names.extend(OTHERS.map(str::to_owned));
+        // The tools' libraries, and those that these need. What else the packages depend on is for
+        // installing them, or for tools in other languages.
+        let mut next = vec![utilities, "xenstore-utils".to_owned()];
+        while !next.is_empty() {
+            let found = self.depends(&next)?;
+            next = found.into_iter().filter(|n| is_library(n) && !names.contains(n)).collect();
+            names.extend(next.iter().cloned());
+        }
+        let names: Vec<_> = names.into_iter().collect();
+        // Every file's address, name, size and checksum: the exact version of everything.
+        let exact = output(
+            self.command("apt-get").args(["download", "--print-uris", "--quiet=2"]).args(&names),
+            Kind::Packages,
+            "look for Debian's packages",
+        )?;
+        let sums: BTreeSet<_> = exact.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+        let key = Key::of(sums.into_iter().map(str::as_bytes));
+        let kernel_release = kernel.trim_start_matches("linux-image-").to_owned();
+        Ok(Plan { names, xen_version, kernel_release, key })
+    }
+
+    /// What the packages depend on, by name.
+    fn depends(&self, names: &[String]) -> Result<BTreeSet<String>> {
+        let text = output(
+            self.command("apt-cache").args(["depends", "--important"]).args(names),
+            Kind::Packages,
+            &format!("ask apt about {}", names.join(", ")),
+        )?;
+        Ok(dependencies(&text))
+    }
 }
 
 /// The names after "Depends:" in what `apt-cache depends` prints.
@@ -181,13 +228,6 @@ fn newest_hypervisor(found: &str) -> Option<String> {
         Some((numbers?, text.to_owned()))
     };
     found.lines().filter_map(version).max().map(|(_, text)| text)
-}
-
-/// A command of apt's that says its things in English, whatever the user speaks.
-fn apt(program: &str) -> Command {
-    let mut command = Command::new(program);
-    command.env("LC_ALL", "C.UTF-8").args(["-o", "APT::Sandbox::User=root"]);
-    command
 }
 
 #[cfg(test)]
