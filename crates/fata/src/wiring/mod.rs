@@ -33,6 +33,8 @@ pub use fata_shared::manifest_note;
 pub use run::{Start, run};
 pub use spec::{ArgumentSpec, DeviceKind, DeviceSpec, Devices, NoDevices, Program};
 pub use target::TARGET;
+#[cfg(fata_target = "xen")]
+pub(crate) use target::counters as xen_counters;
 
 use arguments::Arguments;
 
