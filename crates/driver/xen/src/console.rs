@@ -41,7 +41,6 @@ struct Inner {
 
 struct State {
     memory: Shared<SpecialPage>,
-    output: Writer,
     input: Reader,
     /// Output that the ring did not take yet. At most [`KEPT_BYTES_MAX`].
     kept: VecDeque<u8>,
@@ -66,7 +65,6 @@ impl Console {
     pub(crate) fn new(page: SpecialPage, event: EventChannel) -> Self {
         let memory = Shared(page);
         let state = State {
-            output: Writer::attach(&memory, Layout::CONSOLE_OUT),
             input: Reader::attach(&memory, Layout::CONSOLE_IN),
             memory,
             kept: VecDeque::new(),
@@ -110,22 +108,34 @@ impl Console {
     /// crash there), it takes nothing.
     pub fn write(&self, bytes: &[u8]) -> usize {
         let Ok(mut state) = self.inner.state.try_lock() else { return 0 };
-        let mut has_sent = state.send_kept();
-        let mut taken = 0;
-        if state.kept.is_empty() {
-            taken = state.send(bytes);
-            has_sent |= taken > 0;
-        }
-        let room = if state.broken.is_none() { KEPT_BYTES_MAX - state.kept.len() } else { 0 };
-        let kept = room.min(bytes.len() - taken);
-        state.kept.extend(&bytes[taken..taken + kept]);
-        taken += kept;
-        state.counters.dropped_bytes += (bytes.len() - taken) as u64;
+        let (taken, has_sent) = state.put(bytes);
         drop(state);
         if has_sent {
             self.inner.event.notify();
         }
         taken
+    }
+
+    /// Writes text without waiting, each end of a line as a terminal wants it. False if the console
+    /// is out of order, and took nothing; what it had no room for is dropped and counted.
+    pub fn print(&self, text: &[u8]) -> bool {
+        let Ok(mut state) = self.inner.state.try_lock() else { return false };
+        let mut has_sent = false;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let (line, end) = match line.strip_suffix(b"\n") {
+                Some(line) => (line, b"\r\n".as_slice()),
+                None => (line, b"".as_slice()),
+            };
+            for part in [line, end] {
+                has_sent |= state.put(part).1;
+            }
+        }
+        let is_in_order = state.broken.is_none();
+        drop(state);
+        if has_sent {
+            self.inner.event.notify();
+        }
+        is_in_order
     }
 
     /// Waits until all that was written is where xenconsoled finds it. It may not read it: give this
@@ -179,7 +189,6 @@ impl Console {
     pub(crate) fn reconnect(&self) {
         {
             let mut state = self.lock();
-            state.output = Writer::attach(&state.memory, Layout::CONSOLE_OUT);
             state.input = Reader::attach(&state.memory, Layout::CONSOLE_IN);
             state.broken = None;
         }
@@ -194,12 +203,32 @@ impl Console {
 }
 
 impl State {
+    /// Puts bytes into the ring or, in order, behind those that are kept. How many were taken, and
+    /// whether any went into the ring.
+    fn put(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let mut has_sent = self.send_kept();
+        let mut taken = 0;
+        if self.kept.is_empty() {
+            taken = self.send(bytes);
+            has_sent |= taken > 0;
+        }
+        let room = if self.broken.is_none() { KEPT_BYTES_MAX - self.kept.len() } else { 0 };
+        let kept = room.min(bytes.len() - taken);
+        self.kept.extend(&bytes[taken..taken + kept]);
+        taken += kept;
+        self.counters.dropped_bytes += (bytes.len() - taken) as u64;
+        (taken, has_sent)
+    }
+
     /// Puts as much of `bytes` into the ring as fits.
     fn send(&mut self, bytes: &[u8]) -> usize {
         if self.broken.is_some() {
             return 0;
         }
-        match self.output.write(&self.memory, &self.memory, bytes) {
+        // Where the counts stand now: the machine's own words, such as the report of a crash, go
+        // into the same ring without us.
+        let mut output = Writer::attach(&self.memory, Layout::CONSOLE_OUT);
+        match output.write(&self.memory, &self.memory, bytes) {
             Ok(count) => {
                 self.counters.written_bytes += count as u64;
                 count

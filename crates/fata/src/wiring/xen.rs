@@ -200,7 +200,7 @@ fn attach_console(xen: &Xen) {
     match xen.console() {
         Ok((terminal, task)) => {
             tokio::spawn(task);
-            console::attach(Box::new(move |text| terminal.write(text) == text.len()));
+            console::attach(Box::new(move |text| terminal.print(text)));
         }
         Err(error) => eprintln!("fata: {error}"),
     }
