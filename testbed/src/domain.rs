@@ -290,6 +290,7 @@ impl Domain {
                     return Ok(bytes);
                 }
             }
+            crate::host::check_interrupted()?;
             let late = Instant::now() >= deadline;
             if ended || late {
                 let why = if ended { "ended" } else { "took too long" };
@@ -513,6 +514,7 @@ impl std::io::Read for ConsoleReader {
             if complete {
                 return Ok(0);
             }
+            crate::host::check_interrupted().map_err(std::io::Error::other)?;
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(std::io::ErrorKind::TimedOut.into());
             }

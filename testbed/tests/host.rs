@@ -3,59 +3,18 @@
 //! It needs what the testbed needs: QEMU, apt, and a minute of an emulated processor. Nothing is
 //! skipped when something is missing: the test then fails and says what.
 
+mod common;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::bare_program;
 use fata_testbed::{Disk, DiskSource, Guest, Kind, Linux, Options, Protocol, Reason, Testbed, Vif};
 
 /// Longer than anything here takes on a computer that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(240);
-
-/// A program of 32-bit instructions as an ELF file with a PVH entry: it says `text` through port
-/// 0xe9, and then executes an undefined instruction without anybody to handle it.
-fn bare_program(text: &str) -> Vec<u8> {
-    const ADDRESS: u32 = 0x10_0000;
-    let mut code = Vec::new();
-    for byte in text.bytes() {
-        code.extend([0xb0, byte, 0xe6, 0xe9]); // mov al, byte; out 0xe9, al
-    }
-    code.extend([0x0f, 0x0b]); // ud2
-    let headers = 52 + 2 * 32;
-    let note_at = headers + u32::try_from(code.len()).unwrap();
-    let mut note: Vec<u8> = Vec::new();
-    for word in [4_u32, 4, 18] {
-        note.extend(word.to_le_bytes()); // name's and value's size, XEN_ELFNOTE_PHYS32_ENTRY
-    }
-    note.extend(b"Xen\0");
-    note.extend((ADDRESS + headers).to_le_bytes());
-    let note_size = u32::try_from(note.len()).unwrap();
-    let size = note_at + note_size;
-
-    let mut elf = Vec::new();
-    elf.extend(b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0");
-    for half in [2_u16, 3] {
-        elf.extend(half.to_le_bytes()); // an executable, for the 80386
-    }
-    for word in [1, ADDRESS + headers, 52, 0, 0] {
-        elf.extend(word.to_le_bytes()); // version, entry, segments' place, sections', flags
-    }
-    for half in [52_u16, 32, 2, 0, 0, 0] {
-        elf.extend(half.to_le_bytes());
-    }
-    for segment in [
-        [1, 0, ADDRESS, ADDRESS, size, size, 5, 4096], // PT_LOAD
-        [4, note_at, ADDRESS + note_at, ADDRESS + note_at, note_size, note_size, 4, 4], // PT_NOTE
-    ] {
-        for word in segment {
-            elf.extend(word.to_le_bytes());
-        }
-    }
-    elf.extend(code);
-    elf.extend(note);
-    elf
-}
 
 #[test]
 fn guests_come_and_go_on_a_real_host() {
@@ -144,7 +103,8 @@ fn a_guest_that_dies_early(testbed: &Testbed, folder: &Path) {
     let domains: Vec<_> = ["one", "two"]
         .map(|name| {
             let image = folder.join(name);
-            std::fs::write(&image, bare_program(&format!("{name} was here\n"))).unwrap();
+            std::fs::write(&image, bare_program(&format!("{name} was here\n"), common::DIE))
+                .unwrap();
             testbed.create(&Guest::new(name, image)).unwrap()
         })
         .into_iter()

@@ -1,0 +1,131 @@
+//! The `testbed` command: it leaves nothing behind, whatever ends it.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than a host takes to boot on a computer that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A command on hosts in a folder that is one test's alone.
+fn testbed(words: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
+    command.args(words).env("TMPDIR", folder);
+    command
+}
+
+fn output(words: &[&str], folder: &Path) -> Output {
+    testbed(words, folder).output().unwrap()
+}
+
+/// The folders of hosts below `folder`.
+fn hosts(folder: &Path) -> Vec<PathBuf> {
+    let entries = |path: &Path| -> Vec<PathBuf> {
+        let Ok(found) = std::fs::read_dir(path) else { return Vec::new() };
+        found.flatten().map(|entry| entry.path()).collect()
+    };
+    let bases = entries(folder).into_iter().filter(|path| path.is_dir());
+    bases.flat_map(|base| entries(&base)).collect()
+}
+
+/// The process number of the QEMU of the host whose folder this is.
+fn qemu_of(host: &Path) -> u64 {
+    let record = std::fs::read(host.join("host.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    record["qemu"]["id"].as_u64().unwrap()
+}
+
+fn is_alive(process: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z"))
+}
+
+fn signal(name: &str, child: &Child) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what} does not happen");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Starts a guest that stays; returns when it is there, with its host's folder.
+fn start_guest(name: &str, folder: &Path) -> (Child, PathBuf) {
+    let image = folder.join("stay.elf");
+    std::fs::write(&image, common::bare_program("here\n", common::STAY)).unwrap();
+    let words = ["run", "--guest", name, "--timeout", "3000", image.to_str().unwrap()];
+    let child = testbed(&words, folder).stderr(Stdio::null()).spawn().unwrap();
+    let running = |host: &PathBuf| {
+        std::fs::read_dir(host.join("owners")).is_ok_and(|mut owners| owners.next().is_some())
+    };
+    wait_until("the guest", || hosts(folder).iter().any(running));
+    let host = hosts(folder).into_iter().find(running).unwrap();
+    (child, host)
+}
+
+#[test]
+fn an_interrupted_command_takes_its_host_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, host) = start_guest("guest", folder.path());
+    let qemu = qemu_of(&host);
+    signal("-INT", &child);
+    assert_ne!(child.wait().unwrap().code(), Some(0));
+    assert!(!is_alive(qemu) && hosts(folder.path()).is_empty());
+}
+
+#[test]
+fn so_does_a_killed_one_and_the_next_sweeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, host) = start_guest("guest", folder.path());
+    let qemu = qemu_of(&host);
+    signal("-KILL", &child);
+    child.wait().unwrap();
+    wait_until("QEMU's end", || !is_alive(qemu));
+    assert_eq!(hosts(folder.path()), [host]);
+
+    // A host that is left running: its guests go with who ran them.
+    let up = output(&["up", "--name", "left", "--json"], folder.path());
+    assert!(up.status.success(), "{up:?}");
+    let hosts = hosts(folder.path());
+    assert_eq!(hosts.len(), 1, "what the killed one left was swept: {hosts:?}");
+    let qemu = qemu_of(&hosts[0]);
+    let again = output(&["up", "--name", "left"], folder.path());
+    assert_eq!(again.status.code(), Some(76), "{again:?}");
+
+    let run = |name| {
+        let image = folder.path().join("stay.elf");
+        let image = image.to_str().unwrap().to_owned();
+        let words = ["run", "--name", "left", "--guest", name, "--timeout", "3000", &image];
+        testbed(&words, folder.path()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let guests = || {
+        let status = output(&["status", "--json"], folder.path());
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        status["guests"].clone()
+    };
+    let mut first = run("first");
+    wait_until("the first guest", || hosts[0].join("owners/1").exists());
+    signal("-KILL", &first);
+    first.wait().unwrap();
+    assert_eq!(guests(), serde_json::json!(["first"]), "nobody was there to end it");
+    let mut second = run("second");
+    wait_until("the second guest", || hosts[0].join("owners/2").exists());
+    assert_eq!(guests(), serde_json::json!(["second"]));
+    signal("-TERM", &second);
+    assert_ne!(second.wait().unwrap().code(), Some(0));
+
+    let exec = output(&["exec", "--name", "left", "--", "echo $((6 * 7)); exit 5"], folder.path());
+    assert_eq!((exec.status.code(), &*exec.stdout), (Some(5), &b"42\n"[..]));
+    let down = output(&["down", "--name", "left"], folder.path());
+    assert!(down.status.success() && !is_alive(qemu), "{down:?}");
+    let gone = output(&["exec", "--name", "left", "true"], folder.path());
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("no Xen host named left"), "{gone:?}");
+}
