@@ -131,6 +131,10 @@ impl std::str::FromStr for Schedule {
     }
 }
 
+/// Steps of the longest schedule. The longest that ends has some three hundred; one that is longer than
+/// this goes round in circles that a counter makes look like spirals.
+const DEPTH_MAX: usize = 1000;
+
 /// What is known of a state whose successors are all known.
 #[derive(Clone, Copy)]
 struct Known {
@@ -217,6 +221,9 @@ pub fn explore<M: Model>(start: &M, states_max: usize) -> Report {
             Some(None) => frame.known.add(Known::FAILURE),
             None => {
                 assert!(known.len() < states_max, "more than {states_max} states");
+                if stack.len() >= DEPTH_MAX {
+                    return endless(start, &stack, known.len(), transitions);
+                }
                 known.insert(fingerprint, None);
                 stack.push(Frame::new(state, fingerprint));
             }
@@ -230,6 +237,15 @@ pub fn explore<M: Model>(start: &M, states_max: usize) -> Report {
         failing: total.failing,
         failure,
     }
+}
+
+/// What is told of a schedule that does not come to an end.
+fn endless<M: Model>(start: &M, stack: &[Frame<M>], states: usize, transitions: usize) -> Report {
+    let schedule = Schedule(stack.iter().map(|frame| frame.next - 1).collect());
+    let mut failure = replay(start, &schedule);
+    failure.what = format!("after {DEPTH_MAX} steps there is no end in sight");
+    let failure = Some(failure);
+    Report { states, transitions, interleavings: 1, failing: 1, failure }
 }
 
 fn rests<M: Model>(steps: &[M::Step]) -> bool {

@@ -250,15 +250,21 @@ impl LinuxBackend {
 
 impl Actor for LinuxBackend {
     fn acts(&self, shared: &Shared, acts: &mut Vec<Act>) {
-        if self.gone || shared.registry.state(self.directory).is_none() {
+        let there = shared.registry.state(self.directory).is_some();
+        if !self.todo.is_empty() && !self.gone {
+            acts.push(Act::Next);
+            return;
+        }
+        if self.gone || !there {
             return;
         }
         if !self.probed {
-            acts.push(Act::Probe);
-            return;
-        }
-        if !self.todo.is_empty() {
-            acts.push(Act::Next);
+            // The bus looks for the other end first (`read_otherend_details`).
+            let known = |key| shared.registry.get(&format!("{}/{key}", self.directory)).is_some();
+            let front = shared.registry.state(self.frontend).is_some();
+            if known("frontend") && known("frontend-id") && front {
+                acts.push(Act::Probe);
+            }
             return;
         }
         if self.fired > 0 {
@@ -326,6 +332,10 @@ impl Actor for LinuxBackend {
 
     fn changed(&mut self, path: &str, below: bool) {
         if !self.probed || self.gone {
+            return;
+        }
+        if below && concerns(path, self.directory, false) {
+            self.todo = VecDeque::from([Todo::Unmap, Todo::Unregister]);
             return;
         }
         let (hotplug, _) = self.kind.hotplug();
@@ -446,7 +456,7 @@ impl LinuxFrontend {
             Closed, Closing, Connected, InitWait, Initialised, Initialising, Unknown,
         };
         match (self.errand, state) {
-            (Errand::Leave, Closing) if self.state == Closing => self.go(Closed),
+            (Errand::Leave, Closing) if matches!(self.state, Closing | Closed) => self.go(Closed),
             (Errand::Leave, Closed | Unknown) => {
                 self.go(Closed);
                 self.todo.push_back(Todo::Revoke);
@@ -539,18 +549,24 @@ impl LinuxFrontend {
 
 impl Actor for LinuxFrontend {
     fn acts(&self, shared: &Shared, acts: &mut Vec<Act>) {
-        if self.gone || shared.registry.state(self.directory).is_none() {
-            return;
-        }
-        if shared.budgets.crashes > 0 && self.probed {
+        let there = shared.registry.state(self.directory).is_some();
+        if shared.budgets.crashes > 0 && self.probed && there {
             acts.push(Act::Crash);
         }
-        if !self.probed {
-            acts.push(Act::Probe);
+        if !self.todo.is_empty() && !self.gone {
+            acts.push(Act::Next);
             return;
         }
-        if !self.todo.is_empty() {
-            acts.push(Act::Next);
+        if self.gone || !there {
+            return;
+        }
+        if !self.probed {
+            let known = |key| shared.registry.get(&format!("{}/{key}", self.directory)).is_some();
+            let back =
+                self.backend(shared).is_some_and(|path| shared.registry.state(&path).is_some());
+            if known("backend-id") && back {
+                acts.push(Act::Probe);
+            }
             return;
         }
         if self.fired > 0 {
@@ -601,13 +617,15 @@ impl Actor for LinuxFrontend {
     }
 
     fn changed(&mut self, path: &str, below: bool) {
+        if below && concerns(path, self.directory, false) {
+            if self.probed && !self.gone {
+                self.todo = VecDeque::from([Todo::Revoke, Todo::Unregister]);
+            }
+            return;
+        }
         // The backend's state, wherever that is: a model has no other directory that ends so.
         let backend = path.contains("/backend/") && (below || path.ends_with("/state"));
         if self.probed && !self.gone && backend {
-            self.fired = (self.fired + 1).min(2);
-        }
-        if below && concerns(self.directory, path, false) && !concerns(path, self.directory, false)
-        {
             self.fired = (self.fired + 1).min(2);
         }
     }

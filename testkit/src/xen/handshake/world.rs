@@ -82,6 +82,8 @@ impl Scenario {
 pub enum Tool {
     /// Writes the device's keys: all, or the one of this number.
     Create(Option<usize>),
+    /// Writes those of them that nobody waits for.
+    Begin,
     /// The hotplug script is done.
     Hotplug,
     /// Begins to detach the device: `online` is 0, the backend's state Closing.
@@ -187,6 +189,8 @@ impl<F: Actor, B: Actor> World<F, B> {
         match (self.to_create.len(), self.key_by_key) {
             (0, _) => {}
             (_, false) => push(Tool::Create(None)),
+            // The addresses first: they are nobody's race.
+            (keys, true) if keys == Self::keys(&self.names).len() => push(Tool::Begin),
             (keys, true) => (0..keys).for_each(|index| push(Tool::Create(Some(index)))),
         }
         let (name, _) = self.kind.hotplug();
@@ -225,6 +229,13 @@ impl<F: Actor, B: Actor> World<F, B> {
                 for (path, value) in self.to_create.drain(..) {
                     registry.set(&path, value);
                 }
+            }
+            Tool::Begin => {
+                let quiet = |path: &str| path.ends_with("/mac") || path.ends_with("/online");
+                for (path, value) in self.to_create.iter().filter(|(path, _)| quiet(path)) {
+                    registry.set(path, value);
+                }
+                self.to_create.retain(|(path, _)| !quiet(path));
             }
             Tool::Create(Some(index)) => {
                 let (path, value) = self.to_create.remove(index);
@@ -375,6 +386,7 @@ impl<F: Actor, B: Actor> Model for World<F, B> {
                 let (path, value) = &self.to_create[*index];
                 format!("xl writes {path} = {value}")
             }
+            Step::Tool(Tool::Begin) => "xl writes the addresses".into(),
             Step::Tool(Tool::Hotplug) => "the hotplug script is done, and says so".into(),
             Step::Tool(Tool::Detach) => "xl detaches the device: online = 0, Closing".into(),
             Step::Tool(Tool::Remove) => "xl removes both directories".into(),

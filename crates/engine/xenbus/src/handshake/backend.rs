@@ -229,6 +229,13 @@ impl<P: BackendProtocol> Backend<P> {
             return;
         }
         self.seen = true;
+        if let (Phase::Closing { end: Some(verdict), .. }, true) =
+            (&self.phase, own.is_none() || frontend.is_none() || frontend_id.is_none())
+        {
+            // There is nobody to tell.
+            let verdict = verdict.clone();
+            return self.finish(verdict);
+        }
         match self.find_peer(frontend.as_deref(), frontend_id.as_deref()) {
             Ok(true) => {}
             Ok(false) => return,
@@ -523,15 +530,10 @@ impl<P: BackendProtocol> Backend<P> {
                 });
                 self.close(now, Some(Err(error)));
             }
-            Phase::Closing { overdue: overdue @ false, .. } => {
-                // Without the frontend, then. One more deadline, for XenStore's answer.
+            Phase::Closing { overdue, .. } => {
+                // Without the frontend, then: only XenStore is waited for.
                 *overdue = true;
-                self.deadline = Some(now.after_nanos(self.serving.close_nanos));
                 self.dirty = true;
-            }
-            Phase::Closing { end, .. } => {
-                let verdict = end.clone().unwrap_or(Ok(Ending::Removed));
-                self.finish(verdict);
             }
             _ => {}
         }

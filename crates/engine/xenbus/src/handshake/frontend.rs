@@ -139,10 +139,12 @@ enum Phase {
     Published,
     /// Live.
     Connected,
-    /// Taking back what was published. `closed`: our Closed is written.
+    /// Taking back what was published. `closed`: our Closed is written. `overdue`: the backend is
+    /// waited for no longer, only XenStore.
     Closing {
         goal: Goal,
         closed: bool,
+        overdue: bool,
     },
     Ended,
 }
@@ -271,13 +273,17 @@ impl<P: FrontendProtocol> Frontend<P> {
         let mut next = || values.next().flatten();
         let (own, backend, backend_id) = (next(), next(), next());
         let (peer_state, hotplug) = (next(), next());
-        if own.is_none() && backend.is_none() {
-            if self.seen {
-                self.removed();
-            }
-            return;
+        if own.is_none() && backend.is_none() && self.seen {
+            return self.removed();
         }
-        self.seen = true;
+        self.seen |= own.is_some() || backend.is_some();
+        if let (Phase::Closing { goal: Goal::End(verdict), .. }, true) =
+            (&self.phase, own.is_none() || backend.is_none() || backend_id.is_none())
+        {
+            // There is nobody to tell.
+            let verdict = verdict.clone();
+            return self.finish(verdict);
+        }
         match self.find_peer(now, backend.as_deref(), backend_id.as_deref()) {
             Ok(true) => {}
             // Not there yet, or another one: its watch fires at once, and then we look again.
@@ -379,9 +385,9 @@ impl<P: FrontendProtocol> Frontend<P> {
                 Some(Connected | XenbusState::Reconfiguring | XenbusState::Reconfigured) => {}
                 _ => self.peer_closed(now),
             },
-            Phase::Closing { goal, closed } => {
+            Phase::Closing { goal, closed, overdue } => {
                 // What was never published needs nobody's leave.
-                let alone = !self.published && matches!(goal, Goal::End(_));
+                let alone = *overdue || (!self.published && matches!(goal, Goal::End(_)));
                 match (*closed, peer) {
                     // It has answered our Closing before; a state before Initialised is a new life of
                     // it, which begins with us at Closed.
@@ -572,7 +578,7 @@ impl<P: FrontendProtocol> Frontend<P> {
                 self.deadline = Some(now.after_nanos(self.joining.close_nanos));
             }
         } else {
-            self.phase = Phase::Closing { goal, closed: false };
+            self.phase = Phase::Closing { goal, closed: false, overdue: false };
             if ends {
                 self.deadline = Some(now.after_nanos(self.joining.close_nanos));
             }
@@ -626,7 +632,7 @@ impl<P: FrontendProtocol> Frontend<P> {
     fn finish(&mut self, verdict: Result<Ending, HandshakeError>) {
         if self.pending == Pending::Rings {
             // The answer is near, and rings must not be left behind: `rings_made` comes here again.
-            self.phase = Phase::Closing { goal: Goal::End(verdict), closed: true };
+            self.phase = Phase::Closing { goal: Goal::End(verdict), closed: true, overdue: true };
             return;
         }
         self.release();
@@ -645,16 +651,16 @@ impl<P: FrontendProtocol> Frontend<P> {
             return;
         }
         self.deadline = None;
-        match self.phase.clone() {
-            Phase::Closing { goal: Goal::End(verdict), .. } => self.finish(verdict),
-            Phase::Closing { goal: Goal::Again, .. } => {
-                let error = self.deadline_error(now);
-                self.finish(Err(error));
+        let error = self.deadline_error(now);
+        match &mut self.phase {
+            Phase::Closing { goal, overdue, .. } => {
+                *overdue = true;
+                if *goal == Goal::Again {
+                    *goal = Goal::End(Err(error));
+                }
+                self.dirty = true;
             }
-            _ => {
-                let error = self.deadline_error(now);
-                self.close(now, Goal::End(Err(error)));
-            }
+            _ => self.close(now, Goal::End(Err(error))),
         }
     }
 

@@ -17,8 +17,7 @@ fn deadlines() {
 #[test]
 fn the_backend_gives_up() {
     let scenario = faulty(|scenario| {
-        scenario.budgets.give_ups = 2;
-        scenario.budgets.deadlines = true;
+        scenario.budgets.give_ups = 1;
     });
     holds("the backend gives up", &World::new(&scenario, netfront(), linux_netback(0), None));
 }
@@ -26,8 +25,7 @@ fn the_backend_gives_up() {
 #[test]
 fn the_backend_goes_straight_to_closed() {
     let scenario = faulty(|scenario| {
-        scenario.budgets.drops = 2;
-        scenario.budgets.deadlines = true;
+        scenario.budgets.drops = 1;
     });
     holds("straight to Closed", &World::new(&scenario, netfront(), linux_netback(0), None));
 }
@@ -35,8 +33,7 @@ fn the_backend_goes_straight_to_closed() {
 #[test]
 fn the_backends_driver_is_reloaded() {
     let scenario = faulty(|scenario| {
-        scenario.budgets.reloads = 2;
-        scenario.budgets.deadlines = true;
+        scenario.budgets.reloads = 1;
     });
     holds("reloads", &World::new(&scenario, netfront(), linux_netback(0), None));
 }
@@ -66,7 +63,6 @@ fn the_toolstack_detaches_the_device() {
 fn the_backends_domain_dies_and_another_takes_its_place() {
     let scenario = faulty(|scenario| {
         scenario.budgets.deaths = 1;
-        scenario.budgets.deadlines = true;
     });
     let spare = Some(linux_netback(1));
     holds("backend dies", &World::new(&scenario, netfront(), linux_netback(0), spare));
