@@ -37,7 +37,7 @@ fn router() -> Router {
 
 /// Moves `len` bytes from one host to the other.
 async fn transfer(from: &Host, to: &Host, to_number: u8, len: usize) {
-    let mut listener = to.stack.tcp_listen(80).await.unwrap();
+    let listener = to.stack.tcp_listen(80).await.unwrap();
     let sent = pattern(len);
     let received = async {
         let (mut stream, _) = listener.accept().await.unwrap();
