@@ -29,6 +29,10 @@ unsafe extern "C" {
 /// Bytes of a stub in `traps.s`.
 const STUB_BYTES: u64 = 16;
 
+/// The interrupt stack for interrupts.
+#[cfg(fata_target = "virtio")]
+pub(crate) const INTERRUPT_STACK: u8 = 3;
+
 const DOUBLE_FAULT: u64 = 8;
 const PAGE_FAULT: u64 = 14;
 
@@ -73,7 +77,8 @@ impl Gate {
         reserved: 0,
     };
 
-    /// An interrupt gate (interrupts off inside) to `handler` on the `stack`-th interrupt stack.
+    /// An interrupt gate (interrupts off inside) to `handler` on the `stack`-th interrupt stack; on
+    /// the interrupted one for 0.
     fn new(handler: u64, stack: u8) -> Self {
         Gate {
             offset_low: handler as u16,
@@ -143,7 +148,8 @@ fn gate_for(vector: u64) -> Gate {
     match vector {
         DOUBLE_FAULT => Gate::new(exceptions + vector * STUB_BYTES, 1),
         0..32 => Gate::new(exceptions + vector * STUB_BYTES, 2),
-        _ => board::interrupt_handler(vector as u8).map_or(Gate::ABSENT, |at| Gate::new(at, 3)),
+        _ => board::interrupt_handler(vector as u8)
+            .map_or(Gate::ABSENT, |(at, stack)| Gate::new(at, stack)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The interrupts of a PC: a bit for each vector, which the handler sets and nothing else.
 
+use super::super::traps::INTERRUPT_STACK;
 use core::arch::global_asm;
 use core::sync::atomic::AtomicU64;
 
@@ -25,11 +26,13 @@ const STUB_BYTES: u64 = 16;
 /// The vector for interrupts that went away.
 pub(super) const SPURIOUS_VECTOR: u8 = 255;
 
-/// Where the handler of a vector starts.
-pub(crate) fn interrupt_handler(vector: u8) -> Option<u64> {
-    match vector {
-        SPURIOUS_VECTOR => Some(&raw const fata_spurious_stub as u64),
-        32.. => Some(&raw const fata_interrupt_stubs as u64 + u64::from(vector - 32) * STUB_BYTES),
-        _ => None,
-    }
+/// Where the handler of a vector starts, and the number of its stack.
+pub(crate) fn interrupt_handler(vector: u8) -> Option<(u64, u8)> {
+    let stubs = &raw const fata_interrupt_stubs as u64;
+    let handler = match vector {
+        SPURIOUS_VECTOR => &raw const fata_spurious_stub as u64,
+        32.. => stubs + u64::from(vector - 32) * STUB_BYTES,
+        _ => return None,
+    };
+    Some((handler, INTERRUPT_STACK))
 }

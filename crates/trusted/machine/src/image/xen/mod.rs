@@ -35,9 +35,13 @@ pub(crate) fn sleep_until_interrupt() {
     fata_upcall_sleep();
 }
 
-/// Where the handler of a vector starts.
-pub(crate) fn interrupt_handler(vector: u8) -> Option<u64> {
-    (vector == UPCALL_VECTOR).then_some(&raw const fata_upcall_stub as u64)
+/// Where the handler of a vector starts, and the number of its stack.
+///
+/// The stack is the interrupted one, because the handler may be entered twice in a row (see
+/// `upcall.s`), and on a stack of its own the second entry would overwrite what the first returns to.
+/// It may be, because only the sleep is ever interrupted, and that has no red zone.
+pub(crate) fn interrupt_handler(vector: u8) -> Option<(u64, u8)> {
+    (vector == UPCALL_VECTOR).then_some((&raw const fata_upcall_stub as u64, 0))
 }
 
 static HYPERVISOR: OneCpu<Option<Hypervisor>> = OneCpu::new(None);

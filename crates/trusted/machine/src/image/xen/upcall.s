@@ -4,6 +4,10 @@
 // is pending is in the shared page. Xen injects the vector by itself, not through the local APIC, so
 // there is no end of interrupt to signal, and that saves an exit.
 //
+// A hypervisor that is itself run by an emulator may inject the upcall twice, the second time at the
+// first instruction of this handler although interrupts are off (seen on Xen 4.17 in QEMU 7.2, once
+// in some ten thousand sleeps). So entering it twice does no harm.
+//
 // The sleep is `sti; hlt`. The processor holds interrupts back for one instruction after `sti`, but a
 // hypervisor may forget that when it takes the processor away right there (QEMU's emulation of
 // SVM does), and then the upcall comes before the `hlt`, which would sleep on although an event is
