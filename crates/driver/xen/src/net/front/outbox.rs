@@ -174,11 +174,6 @@ impl Outbox {
         }
         Ok(response.status == status::OKAY)
     }
-
-    #[cfg(test)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self.pages.bytes_mut().unwrap()
-    }
 }
 
 impl fmt::Debug for Outbox {
