@@ -32,7 +32,6 @@ pub struct Console {
 
 struct Inner {
     state: Mutex<State>,
-    event: EventChannel,
     /// Fires when there may be input.
     input: Line,
     /// Told when nothing is kept any more.
@@ -41,6 +40,7 @@ struct Inner {
 
 struct State {
     memory: Shared<SpecialPage>,
+    event: EventChannel,
     input: Reader,
     /// Output that the ring did not take yet. At most [`KEPT_BYTES_MAX`].
     kept: VecDeque<u8>,
@@ -67,18 +67,20 @@ impl Console {
         let state = State {
             input: Reader::attach(&memory, Layout::CONSOLE_IN),
             memory,
+            event,
             kept: VecDeque::new(),
             counters: ConsoleCounters::default(),
             broken: None,
         };
         let (input, flushed) = (Line::new(), Notify::new());
-        Console { inner: Arc::new(Inner { state: Mutex::new(state), event, input, flushed }) }
+        Console { inner: Arc::new(Inner { state: Mutex::new(state), input, flushed }) }
     }
 
     /// Passes on what is kept and tells of input, for ever.
     pub(crate) async fn serve(self) {
         loop {
-            poll_fn(|cx| self.inner.event.line().poll_fired(cx)).await;
+            let line = self.lock().event.line().clone();
+            poll_fn(|cx| line.poll_fired(cx)).await;
             self.pump();
             self.inner.input.fire();
         }
@@ -89,13 +91,13 @@ impl Console {
     }
 
     fn pump(&self) {
-        let (has_sent, is_flushed) = {
+        let is_flushed = {
             let mut state = self.lock();
-            (state.send_kept(), state.kept.is_empty())
+            if state.send_kept() {
+                state.event.notify();
+            }
+            state.kept.is_empty()
         };
-        if has_sent {
-            self.inner.event.notify();
-        }
         if is_flushed {
             self.inner.flushed.notify_waiters();
         }
@@ -109,9 +111,8 @@ impl Console {
     pub fn write(&self, bytes: &[u8]) -> usize {
         let Ok(mut state) = self.inner.state.try_lock() else { return 0 };
         let (taken, has_sent) = state.put(bytes);
-        drop(state);
         if has_sent {
-            self.inner.event.notify();
+            state.event.notify();
         }
         taken
     }
@@ -130,12 +131,10 @@ impl Console {
                 has_sent |= state.put(part).1;
             }
         }
-        let is_in_order = state.broken.is_none();
-        drop(state);
         if has_sent {
-            self.inner.event.notify();
+            state.event.notify();
         }
-        is_in_order
+        state.broken.is_none()
     }
 
     /// Waits until all that was written is where xenconsoled finds it. It may not read it: give this
@@ -172,10 +171,6 @@ impl Console {
             let count = self.lock().receive(out).map_err(|error| {
                 XenError::Device(format!("xenconsoled broke the console's ring: {error}"))
             })?;
-            if count > 0 {
-                // It may wait for room.
-                self.inner.event.notify();
-            }
             if count > 0 || out.is_empty() {
                 return Poll::Ready(Ok(count));
             }
@@ -185,10 +180,15 @@ impl Console {
         }
     }
 
-    /// The machine was suspended: the page may be a new one, with rings of their own counts.
-    pub(crate) fn reconnect(&self) {
+    /// The machine was suspended: goes on over `new`, if the tools made a page anew.
+    pub(crate) fn reconnect(&self, new: Option<(SpecialPage, EventChannel)>) {
         {
             let mut state = self.lock();
+            // Whoever waits for it takes the new one from now on.
+            state.event.line().fire();
+            if let Some((page, event)) = new {
+                (state.memory, state.event) = (Shared(page), event);
+            }
             state.input = Reader::attach(&state.memory, Layout::CONSOLE_IN);
             state.broken = None;
         }
@@ -266,7 +266,12 @@ impl State {
         }
         let read = self.input.read(&self.memory, &self.memory, out);
         match read {
-            Ok(count) => self.counters.read_bytes += count as u64,
+            Ok(0) => {}
+            Ok(count) => {
+                self.counters.read_bytes += count as u64;
+                // xenconsoled may wait for room.
+                self.event.notify();
+            }
             Err(error) => self.broken = Some(error),
         }
         read

@@ -98,22 +98,25 @@ impl Xen {
     }
 
     /// Suspends the machine, as [`ShutdownRequest::Suspend`] asks, and returns when it goes on. In
-    /// this order: nothing new is asked of XenStore and all is answered; the machine stops; it goes
-    /// on, perhaps on another host; XenStore is connected to again; and if the machine is
-    /// [`Resumed`](Suspended::Resumed), every device begins its handshake anew.
+    /// this order: devices give up their rings; nothing new is asked of XenStore and all is
+    /// answered; the machine stops; it goes on, perhaps on another host; XenStore and the console
+    /// are connected to again; every device begins its handshake anew.
     ///
     /// # Errors
-    /// XenStore does not answer, or Xen refuses: the machine was not suspended, and goes on as if
-    /// nobody had asked.
+    /// XenStore does not answer, something is open that is no device of this crate's, or Xen
+    /// refuses: the machine was not suspended. Devices connect again all the same.
     pub async fn suspend(&self) -> Result<Suspended, XenError> {
-        let quiet = self.inner.store.quiesce().await?;
-        let outcome = self.inner.hypervisor.suspend()?;
-        self.inner.store.reconnect(outcome == Suspended::Resumed);
-        if let Some(console) = &*self.lock_console() {
-            console.reconnect();
-        }
-        drop(quiet);
-        Ok(outcome)
+        let suspend = || {
+            let outcome = self.inner.hypervisor.suspend();
+            let connection = outcome.is_ok().then(|| self.inner.hypervisor.store_page());
+            if outcome.is_ok()
+                && let Some(console) = &*self.lock_console()
+            {
+                console.reconnect(self.inner.hypervisor.console_page());
+            }
+            (outcome, connection)
+        };
+        Ok(self.inner.store.around_suspension(suspend).await??)
     }
 
     fn lock_console(&self) -> std::sync::MutexGuard<'_, Option<Console>> {

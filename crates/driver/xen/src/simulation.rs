@@ -50,24 +50,30 @@ impl Host {
     pub(crate) fn guest(&self, id: u16) -> Xen {
         let id = DomainId(id);
         let hypervisor = self.world.domain(id);
+        self.lock().xenstored.introduce(id.0);
+        self.write(&format!("/local/domain/{}/domid", id.0), id.0.to_string());
+        self.connect(id);
+        let (xen, task) = Xen::start(hypervisor).expect("a new guest has its pages");
+        tokio::spawn(task);
+        xen
+    }
+
+    /// Connects xenstored to a guest: to a new one, or to one that was restored.
+    pub(crate) fn connect(&self, id: DomainId) {
         let (grant, port) = self.world.introduction(id).store;
         let page = self.zero.map(id, &[grant], Access::ReadWrite).expect("the tools' page");
         let event = self.zero.bind_interdomain(id, port).expect("the tools' port");
-        let page = Shared(page);
-        let line = event.line().clone();
+        let (page, line) = (Shared(page), event.line().clone());
         {
             let mut state = self.lock();
-            state.xenstored.introduce(id.0);
-            state
-                .xenstored
-                .write(&format!("/local/domain/{}/domid", id.0), id.0.to_string())
-                .unwrap();
             let connection = state.xenstored.connect(id.0);
             let requests = Reader::attach(&page, Layout::XENSTORE_REQUESTS);
             let answers = Writer::attach(&page, Layout::XENSTORE_RESPONSES);
             let kept = Vec::new();
             let daemon = Daemon { page, event, requests, answers, connection, kept };
-            state.guests.insert(id, daemon);
+            if let Some(before) = state.guests.insert(id, daemon) {
+                state.xenstored.disconnect(before.connection);
+            }
         }
         let host = self.clone();
         tokio::spawn(async move {
@@ -76,15 +82,17 @@ impl Host {
                 host.with(|_| ());
             }
         });
-        let (xen, task) = Xen::start(hypervisor).expect("a new guest has its pages");
-        tokio::spawn(task);
-        xen
+    }
+
+    /// xenstored does not look at a guest's ring any more.
+    pub(crate) fn forget(&self, id: u16) {
+        self.lock().guests.remove(&DomainId(id));
     }
 
     /// A guest is gone, as after `xl destroy`.
     pub(crate) fn destroy(&self, id: u16) {
         self.world.kill(DomainId(id));
-        self.lock().guests.remove(&DomainId(id));
+        self.forget(id);
         self.with(|xenstored| xenstored.release(id));
     }
 

@@ -6,7 +6,7 @@
 //! task and keeps the other half of its [`Device`].
 
 use crate::XenError;
-use crate::store::{Access, Commit, Errno, Permission, Store, StoreError, Watch};
+use crate::store::{Access, Commit, Errno, Permission, Store, StoreError, Thawed, Watch};
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -79,12 +79,22 @@ where
     H: Handshake<Wanted = D::Wanted, Made = D::Made, Settings = D::Settings>,
     D: Device,
 {
+    let thawed = store.thawed().await;
     let machine = machine(store.now());
     let suspensions = store.suspensions();
     let watches = HashMap::new();
     let (has_rings, is_live, is_closing) = (false, false, false);
-    let mut runner =
-        Runner { store, machine, device, watches, suspensions, has_rings, is_live, is_closing };
+    let mut runner = Runner {
+        store,
+        machine,
+        device,
+        watches,
+        thawed,
+        suspensions,
+        has_rings,
+        is_live,
+        is_closing,
+    };
     match runner.run().await {
         Ok(result) => Ok(result?),
         Err(lost) => {
@@ -108,6 +118,7 @@ enum Happened {
     Device(DeviceEvent),
     Fired,
     Timeout,
+    Freezing,
 }
 
 struct Runner<H, D> {
@@ -115,6 +126,7 @@ struct Runner<H, D> {
     machine: H,
     device: D,
     watches: HashMap<String, Watch>,
+    thawed: Thawed,
     /// The machine's suspensions that the handshake has heard of.
     suspensions: u64,
     has_rings: bool,
@@ -139,6 +151,10 @@ where
                 }
             }
             let happened = self.wait(&mut executing).await;
+            if matches!(happened, Happened::Freezing) {
+                self.give_up_rings();
+                self.thawed.thaw().await;
+            }
             let now = self.store.now();
             if self.suspensions != self.store.suspensions() {
                 self.suspensions = self.store.suspensions();
@@ -163,6 +179,7 @@ where
                 }
                 Happened::Fired => Input::Fired,
                 Happened::Timeout => Input::Timeout,
+                Happened::Freezing => continue,
             };
             self.machine.handle(now, input);
         }
@@ -189,13 +206,16 @@ where
                 self.is_live = true;
                 self.device.connect(settings);
             }
+            // Before a suspension both have been done already.
             Command::Disconnect(reason) => {
-                self.is_live = false;
-                self.device.disconnect(&reason);
+                if core::mem::take(&mut self.is_live) {
+                    self.device.disconnect(&reason);
+                }
             }
             Command::Release => {
-                self.has_rings = false;
-                self.device.release();
+                if core::mem::take(&mut self.has_rings) {
+                    self.device.release();
+                }
             }
             Command::Report(error) => self.device.report(&error),
             Command::Ended(_) => unreachable!("the end is the caller's"),
@@ -206,7 +226,11 @@ where
     async fn wait(&mut self, executing: &mut Option<Executing>) -> Happened {
         let deadline = self.machine.poll_timeout().map(|at| self.store.when(at));
         let mut timer = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        let mut freezing = core::pin::pin!(self.thawed.freezing());
         poll_fn(|cx| {
+            if freezing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Happened::Freezing);
+            }
             if let Some(executing) = executing
                 && let Poll::Ready(executed) = executing.as_mut().poll(cx)
             {
@@ -234,6 +258,17 @@ where
             }
         })
         .await
+    }
+
+    /// The machine is about to be suspended, and Xen asks for no rings then. The handshake hears of
+    /// it afterwards.
+    fn give_up_rings(&mut self) {
+        if core::mem::take(&mut self.is_live) {
+            self.device.disconnect(&Reason::Resumed);
+        }
+        if core::mem::take(&mut self.has_rings) {
+            self.device.release();
+        }
     }
 
     /// XenStore is lost: the rings go, after the device was live for as long as it is wanted.

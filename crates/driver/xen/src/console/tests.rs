@@ -69,6 +69,21 @@ fn what_is_printed_is_there_at_once_and_what_is_typed_is_read() {
 }
 
 #[test]
+fn text_has_the_ends_of_lines_that_a_terminal_wants() {
+    in_time(async {
+        let (console, mut daemon) = console(&Host::new());
+        assert!(console.print(b"one\ntwo"));
+        assert!(console.print(b"\n\n"));
+        assert_eq!(daemon.read(), b"one\r\ntwo\r\n\r\n");
+        // The machine's own words, which go into the ring past the driver.
+        let mut crash = Writer::attach(&daemon.page, Layout::CONSOLE_OUT);
+        crash.write(&daemon.page, &daemon.page, b"died\r\n").unwrap();
+        assert!(console.print(b"not quite\n"));
+        assert_eq!(daemon.read(), b"died\r\nnot quite\r\n");
+    });
+}
+
+#[test]
 fn a_console_that_nobody_reads_blocks_nobody() {
     in_time(async {
         let (console, mut daemon) = console(&Host::new());
@@ -134,15 +149,15 @@ fn after_a_suspension_the_console_goes_on() {
         let mut daemon = Daemon::new(&host, 5);
         console.write(b"before");
         assert_eq!(daemon.read(), b"before");
-        // The tools clear the page of a domain that they restore.
-        for layout in [Layout::CONSOLE_IN, Layout::CONSOLE_OUT] {
-            daemon.page.store_u32(layout.prod, 0);
-            daemon.page.store_u32(layout.cons, 0);
-        }
         host.world.set_suspension(DomainId(5), fata_hypercall::Suspended::Resumed);
         xen.suspend().await.unwrap();
-        daemon.output = Reader::attach(&daemon.page, Layout::CONSOLE_OUT);
+        let mut daemon = Daemon::new(&host, 5);
         console.write(b"after");
         assert_eq!(daemon.read(), b"after");
+        let reader = console.clone();
+        let typed = tokio::spawn(async move { reader.read(&mut [0; 9]).await });
+        tokio::task::yield_now().await;
+        daemon.write(b"typed");
+        assert_eq!(typed.await.unwrap(), Ok(5));
     });
 }

@@ -53,6 +53,7 @@ fn a_restored_machine_says_again_what_it_does() {
         let domain = fata_hypercall::DomainId(5);
         host.world.set_suspension(domain, fata_hypercall::Suspended::Resumed);
         xen.suspend().await.unwrap();
+        host.connect(domain);
         host.write("/local/domain/5/control/shutdown", "halt");
         assert_eq!(requests.next().await, Ok(ShutdownRequest::Halt));
         let feature = host.read("/local/domain/5/control/feature-poweroff");

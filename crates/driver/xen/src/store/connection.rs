@@ -177,8 +177,13 @@ impl Connection {
         }
     }
 
-    /// The page may be another one's now: begins again with what its counts say.
-    pub(super) fn reconnect(&mut self) {
+    /// Begins again: over `new` if the tools made a page anew, and with what its counts say.
+    pub(super) fn reconnect(&mut self, new: Option<(SpecialPage, EventChannel)>) {
+        // Whoever waits for it takes the new one from now on.
+        self.event.line().fire();
+        if let Some((page, event)) = new {
+            (self.memory, self.event) = (Shared(page), event);
+        }
         self.requests = Writer::attach(&self.memory, Layout::XENSTORE_REQUESTS);
         self.answers = Reader::attach(&self.memory, Layout::XENSTORE_RESPONSES);
         self.client.reconnect();

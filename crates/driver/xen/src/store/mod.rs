@@ -24,7 +24,9 @@ use fata_hypercall::{EventChannel, SpecialPage};
 use fata_xenbus::Instant;
 use fata_xenbus::store::{Kind, Limits, Misbehaved, Reply, Request, TransactionId};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{
+    Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore, oneshot, watch as value,
+};
 
 /// Requests without an answer, of the whole machine: further ones wait for their turn. Each may
 /// take 4112 bytes until xenstored has read it.
@@ -53,10 +55,14 @@ struct Inner {
     requests: Arc<Semaphore>,
     transactions: Arc<Semaphore>,
     began: tokio::time::Instant,
-    /// How often the machine was suspended and restored, and lost what it had.
+    /// How often devices gave up their rings for a suspension.
     suspensions: AtomicU64,
     /// Told when nothing is on its way.
     idle: Notify,
+    /// True while the machine is about to be suspended.
+    freezing: value::Sender<bool>,
+    /// Read by every handshake whose device may have rings, written by a suspension.
+    thawed: Arc<RwLock<()>>,
 }
 
 impl Store {
@@ -70,14 +76,16 @@ impl Store {
             began: tokio::time::Instant::now(),
             suspensions: AtomicU64::new(0),
             idle: Notify::new(),
+            freezing: value::Sender::new(false),
+            thawed: Arc::default(),
         };
         Store { inner: Arc::new(inner) }
     }
 
     /// Hands out answers until the connection is over.
     pub(crate) async fn serve(self) {
-        let line = self.with(|connection| connection.line());
         while self.broken().is_none() {
+            let line = self.with(|connection| connection.line());
             poll_fn(|cx| line.poll_fired(cx)).await;
             self.with(|_| ());
         }
@@ -361,19 +369,70 @@ impl Store {
         tokio::time::timeout(QUIESCE_TIMEOUT, all).await.map_err(|_| silent())
     }
 
-    /// The machine was suspended and goes on: the connection begins again, and watches are set again
-    /// and fire. If everything else `is_new` as well, transactions and devices hear of it.
-    pub(crate) fn reconnect(&self, is_new: bool) {
-        self.with(|connection| {
-            // Before the watches fire: who is woken by one asks for it.
-            self.inner.suspensions.fetch_add(u64::from(is_new), Ordering::Release);
-            connection.reconnect();
-        });
+    /// Suspends the machine by `suspend`, whose result says whether to begin the connection again,
+    /// and over which page.
+    ///
+    /// First every handshake's device gives up its rings, and then nothing is asked of XenStore any
+    /// more; afterwards, however it went, each handshake hears of it and begins anew.
+    pub(crate) async fn around_suspension<T>(
+        &self,
+        suspend: impl FnOnce() -> (T, Option<Option<(SpecialPage, EventChannel)>>),
+    ) -> Result<T, XenError> {
+        let inner = &self.inner;
+        inner.freezing.send_replace(true);
+        let result = async {
+            let no_device = tokio::time::timeout(QUIESCE_TIMEOUT, inner.thawed.write());
+            let slow = |_| XenError::Device("a device does not let go of its rings".to_owned());
+            let no_device = no_device.await.map_err(slow)?;
+            let no_request = self.quiesce().await?;
+            let (result, connection) = suspend();
+            self.with(|connected| {
+                // Before the watches fire: who is woken by one asks for it.
+                inner.suspensions.fetch_add(1, Ordering::Release);
+                if let Some(new) = connection {
+                    connected.reconnect(new);
+                }
+            });
+            drop((no_request, no_device));
+            Ok(result)
+        };
+        let result = result.await;
+        inner.freezing.send_replace(false);
+        result
     }
 
-    /// How often the machine was restored. When this has changed, all watches have fired.
+    /// Tells a handshake when to give its rings up, see [`Thawed`].
+    pub(crate) async fn thawed(&self) -> Thawed {
+        let signal = self.inner.freezing.subscribe();
+        let guard = self.inner.thawed.clone().read_owned().await;
+        Thawed { signal, lock: self.inner.thawed.clone(), guard: Some(guard) }
+    }
+
+    /// How often the machine was suspended, or nearly: what was connected before is not any more.
     pub(crate) fn suspensions(&self) -> u64 {
         self.inner.suspensions.load(Ordering::Acquire)
+    }
+}
+
+/// A handshake's permission to have rings.
+pub(crate) struct Thawed {
+    signal: value::Receiver<bool>,
+    lock: Arc<RwLock<()>>,
+    guard: Option<OwnedRwLockReadGuard<()>>,
+}
+
+impl Thawed {
+    /// Waits until the machine is about to be suspended.
+    pub(crate) async fn freezing(&mut self) {
+        // The sender lives as long as the store, which the handshake has.
+        let _ = self.signal.wait_for(|freezing| *freezing).await;
+    }
+
+    /// The rings are given up: waits until the machine goes on.
+    pub(crate) async fn thaw(&mut self) {
+        self.guard = None;
+        let _ = self.signal.wait_for(|freezing| !*freezing).await;
+        self.guard = Some(self.lock.clone().read_owned().await);
     }
 }
 

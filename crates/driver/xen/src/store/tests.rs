@@ -1,6 +1,7 @@
 use super::*;
 use crate::simulation::{Host, in_time};
 use core::time::Duration;
+use fata_hypercall::{DomainId, Suspended};
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
 
@@ -286,8 +287,8 @@ fn a_xenstored_that_jumps_is_named_and_everybody_hears_it() {
         watch.next().await.unwrap();
         // The guest's own page, as xenstored sees it.
         let page = host.zero.map(
-            fata_hypercall::DomainId(5),
-            &[host.world.introduction(fata_hypercall::DomainId(5)).store.0],
+            DomainId(5),
+            &[host.world.introduction(DomainId(5)).store.0],
             fata_hypercall::Access::ReadWrite,
         );
         fata_hypercall::Window::store_u32(&page.unwrap(), 2060, 0x8000_0000);
@@ -313,7 +314,7 @@ fn a_xenstored_that_jumps_is_named_and_everybody_hears_it() {
 }
 
 #[test]
-fn a_suspended_machine_finds_its_watches_again() {
+fn a_restored_machine_finds_its_watches_again() {
     in_time(async {
         let host = Host::new();
         let xen = host.guest(5);
@@ -322,8 +323,9 @@ fn a_suspended_machine_finds_its_watches_again() {
         watch.next().await.unwrap();
         let transaction = store.begin().await.unwrap();
         transaction.write("data/half", "done").await.unwrap();
-        host.world.set_suspension(fata_hypercall::DomainId(5), fata_hypercall::Suspended::Resumed);
-        assert_eq!(xen.suspend().await, Ok(fata_hypercall::Suspended::Resumed));
+        host.world.set_suspension(DomainId(5), Suspended::Resumed);
+        assert_eq!(xen.suspend().await, Ok(Suspended::Resumed));
+        host.connect(DomainId(5));
         watch.next().await.unwrap();
         let lost = transaction.write("data/half", "again").await.unwrap_err().to_string();
         assert!(lost.contains("suspended"), "{lost}");
@@ -332,5 +334,43 @@ fn a_suspended_machine_finds_its_watches_again() {
         watch.next().await.unwrap();
         assert_eq!(store.read("data/half").await, Ok(None));
         assert_eq!(store.suspensions(), 1);
+    });
+}
+
+#[test]
+fn a_machine_that_goes_on_without_having_been_saved_finds_them_too() {
+    in_time(async {
+        let host = Host::new();
+        let xen = host.guest(5);
+        let store = xen.store();
+        let mut watch = store.watch("device").await.unwrap();
+        watch.next().await.unwrap();
+        assert_eq!(xen.suspend().await, Ok(Suspended::Cancelled));
+        watch.next().await.unwrap();
+        host.write("/local/domain/5/device/x", "1");
+        watch.next().await.unwrap();
+    });
+}
+
+#[test]
+fn a_suspension_that_cannot_be_leaves_all_as_it_was() {
+    in_time(async {
+        let host = Host::new();
+        let xen = host.guest(5);
+        let open = xen.hypervisor().allocate_unbound(DomainId(0)).unwrap();
+        let refused = xen.suspend().await.unwrap_err().to_string();
+        assert!(refused.contains("devices connected"), "{refused}");
+        assert_eq!(xen.store().domain().await, Ok(5));
+        drop(open);
+        // A xenstored that does not answer is not waited for without end.
+        host.forget(5);
+        let pending = tokio::spawn({
+            let store = xen.store().clone();
+            async move { store.read("domid").await }
+        });
+        tokio::task::yield_now().await;
+        let silent = xen.suspend().await.unwrap_err().to_string();
+        assert_eq!(silent, "xenstored does not answer");
+        assert!(!pending.is_finished());
     });
 }

@@ -8,7 +8,6 @@ use crate::{
     Access, CopyOperation, DomainId, GrantRef, HypercallError, Port, Reservation, ShutdownReason,
     Suspended,
 };
-use alloc::vec::Vec;
 use core::ptr::NonNull;
 use fata_shared::interrupt::Line;
 
@@ -150,7 +149,13 @@ impl Half for Domain {
     fn suspend(&self) -> Result<Suspended, HypercallError> {
         self.call(|world| {
             let no_domain = HypercallError::new("SCHEDOP_shutdown", super::events::NO_DOMAIN);
-            let outcome = world.get(self.id).ok_or(no_domain)?.suspension;
+            let domain = world.get(self.id).ok_or(no_domain)?;
+            let outcome = domain.suspension;
+            // Two ports are the tools'.
+            if domain.channels.len() > 2 || world.maps_of(self.id) > 0 {
+                let busy = "a suspension with devices connected";
+                return Err(HypercallError::new(busy, super::events::BUSY));
+            }
             if outcome == Suspended::Resumed {
                 world.restore(self.id);
             }
@@ -168,16 +173,18 @@ impl Half for Domain {
 }
 
 impl super::State {
-    /// What is left of a domain that was saved and restored: its memory, and the pages and ports
-    /// that the tools make anew.
+    /// What is left of a domain that was saved and restored: its memory and its grants. The tools
+    /// have made its two pages anew, with other ports.
     fn restore(&mut self, id: DomainId) {
-        let Some(domain) = self.get_mut(id) else { return };
-        let lasting = [domain.store.port, domain.console.port];
-        let ports: Vec<Port> =
-            domain.channels.ports().filter(|port| !lasting.contains(port)).collect();
-        domain.grants.invalidate_guests();
-        for port in ports {
+        let Some(domain) = self.get(id) else { return };
+        for port in [domain.store.port, domain.console.port] {
             self.close(id, port);
+        }
+        let Some(domain) = self.get_mut(id) else { return };
+        for special in [&mut domain.store, &mut domain.console] {
+            (special.port, special.line) = domain.channels.open_unbound(DomainId(0));
+            special.taken = false;
+            special.page.clear();
         }
     }
 }

@@ -124,5 +124,7 @@ impl State {
 
 /// `ESRCH`.
 pub(super) const NO_DOMAIN: i32 = 3;
+/// `EBUSY`.
+pub(super) const BUSY: i32 = 16;
 /// `ENOSPC`.
 const NO_SPACE: i32 = 28;

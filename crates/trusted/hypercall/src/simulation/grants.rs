@@ -70,11 +70,6 @@ impl GrantTable {
         self.grants.values_mut().for_each(|entry| entry.valid = false);
     }
 
-    /// As [`invalidate`](Self::invalidate), but for the entries that the tools made.
-    pub(super) fn invalidate_guests(&mut self) {
-        self.grants.range_mut(GrantRef(FIRST)..).for_each(|(_, entry)| entry.valid = false);
-    }
-
     /// The entry, if `user` may use it in this way.
     fn usable(
         &mut self,
@@ -96,6 +91,7 @@ impl GrantTable {
 #[derive(Debug)]
 pub(crate) struct Mapping {
     pub(super) granter: DomainId,
+    mapper: DomainId,
     pub(super) refs: Vec<GrantRef>,
 }
 
@@ -152,10 +148,23 @@ impl State {
         for &grant in refs {
             table.usable(grant, id, access).map_err(refused)?.maps += 1;
         }
-        Ok((pages, Mapping { granter, refs: refs.to_vec() }))
+        let mapping = Mapping { granter, mapper: id, refs: refs.to_vec() };
+        if let Some(mapper) = self.domains.get_mut(&id) {
+            mapper.maps += refs.len();
+        }
+        Ok((pages, mapping))
+    }
+
+    /// Pages of others that a domain maps.
+    pub(super) fn maps_of(&self, id: DomainId) -> usize {
+        self.domains.get(&id).map_or(0, |domain| domain.maps)
     }
 
     pub(super) fn unmap(&mut self, mapping: &Mapping) {
+        if let Some(mapper) = self.domains.get_mut(&mapping.mapper) {
+            // Less than what it gives back has a namesake of one that was killed.
+            mapper.maps = mapper.maps.saturating_sub(mapping.refs.len());
+        }
         let Some(domain) = self.domains.get_mut(&mapping.granter) else { return };
         for grant in &mapping.refs {
             if let Some(entry) = domain.grants.grants.get_mut(grant) {

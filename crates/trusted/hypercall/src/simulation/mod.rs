@@ -87,6 +87,8 @@ struct DomainState {
     grants: GrantTable,
     store: Special,
     console: Special,
+    /// Pages of others that it maps.
+    maps: usize,
     hypercalls: u64,
     upcalls: u64,
     alive: bool,
@@ -118,6 +120,16 @@ impl SharedPage {
         // SAFETY: the layout's size is not zero.
         let page = unsafe { alloc_zeroed(layout) };
         SharedPage(NonNull::new(page).unwrap_or_else(|| handle_alloc_error(layout)))
+    }
+}
+
+impl SharedPage {
+    /// Zeroes the page.
+    fn clear(self) {
+        for byte in 0..PAGE_BYTES {
+            // SAFETY: a byte of the page, which is allocated and to which there is no reference.
+            unsafe { self.0.add(byte).write_volatile(0) };
+        }
     }
 }
 
@@ -160,6 +172,7 @@ impl World {
             grants,
             store,
             console,
+            maps: 0,
             hypercalls: 0,
             upcalls: 0,
             alive: true,
@@ -199,8 +212,8 @@ impl World {
     }
 
     /// What the domain's next [`suspend`](Hypervisor::suspend) comes back with;
-    /// [`Suspended::Cancelled`] unless said otherwise. If it is [`Suspended::Resumed`], all its
-    /// ports and grants go, as they do when a domain is saved and restored.
+    /// [`Suspended::Cancelled`] unless said otherwise. If it is [`Suspended::Resumed`], the tools
+    /// have made XenStore's page and the console's anew, with [other ports](World::introduction).
     pub fn set_suspension(&self, id: DomainId, outcome: Suspended) {
         if let Some(domain) = self.lock().domains.get_mut(&id) {
             domain.suspension = outcome;

@@ -260,18 +260,36 @@ fn limits_are_reached_and_named() {
 }
 
 #[test]
-fn a_restored_domain_has_lost_everything_but_the_tools_ports() {
+fn a_domain_with_devices_connected_is_not_suspended() {
+    let (_world, front, back) = pair();
+    let theirs = back.grant(FRONT, 1, Access::ReadWrite).unwrap();
+    let port = front.allocate_unbound(BACK).unwrap();
+    assert_eq!(front.suspend().map_err(|error| error.errno), Err(16));
+    drop(port);
+    let mapped = front.map(BACK, theirs.refs(), Access::ReadWrite).unwrap();
+    assert_eq!(front.suspend().map_err(|error| error.errno), Err(16));
+    drop(mapped);
+    assert_eq!(front.suspend(), Ok(Suspended::Cancelled));
+}
+
+#[test]
+fn a_restored_domain_has_its_grants_and_new_pages_of_the_tools() {
     let (world, front, back) = pair();
     let page = front.grant(BACK, 1, Access::ReadWrite).unwrap();
-    let ours = front.allocate_unbound(BACK).unwrap();
-    assert_eq!(front.suspend(), Ok(Suspended::Cancelled));
-    let theirs = back.bind_interdomain(FRONT, ours.port()).unwrap();
+    let (store, _) = front.store_page().unwrap();
+    store.store_u32(2048, 77);
+    let (grant, before) = world.introduction(FRONT).store;
     world.set_suspension(FRONT, Suspended::Resumed);
     assert_eq!(front.suspend(), Ok(Suspended::Resumed));
-    assert!(!theirs.is_connected());
-    assert!(back.map(FRONT, page.refs(), Access::ReadOnly).is_err());
-    let (_, port) = world.introduction(FRONT).store;
-    assert!(back.bind_interdomain(FRONT, port).is_ok());
+    assert!(back.map(FRONT, page.refs(), Access::ReadOnly).is_ok());
+    let (_, after) = world.introduction(FRONT).store;
+    assert_ne!(before, after);
+    assert!(back.bind_interdomain(FRONT, before).is_err());
+    let (store, event) = front.store_page().expect("to be asked for again");
+    assert_eq!(store.load_u32(2048), 0);
+    back.bind_interdomain(FRONT, after).unwrap().notify();
+    assert!(event.line().take_fired());
+    assert!(back.map(FRONT, &[grant], Access::ReadWrite).is_ok());
 }
 
 #[test]
