@@ -19,6 +19,8 @@ pub enum Act {
     MakeFails,
     /// A watch's event is delivered.
     Fire,
+    /// Its hotplug script's watch is delivered.
+    Script,
     /// A watch's event is delivered twice, or one that had been on its way.
     Stray,
     /// Its deadline has passed.

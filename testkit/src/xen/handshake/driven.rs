@@ -419,7 +419,7 @@ impl<M: Simulated> Actor for Driven<M> {
                 shared.excused = true;
                 self.crash(shared)
             }
-            Act::Probe | Act::Next | Act::GiveUp | Act::Drop | Act::Reload => Ok(()),
+            Act::Script | Act::Probe | Act::Next | Act::GiveUp | Act::Drop | Act::Reload => Ok(()),
         }
     }
 

@@ -68,6 +68,8 @@ pub struct LinuxBackend {
     deferred: bool,
     todo: VecDeque<Todo>,
     fired: u8,
+    /// The watch of its hotplug script has fired.
+    script: bool,
     mapped: Option<u32>,
     /// It says Connected, and takes what is on the ring.
     listening: bool,
@@ -86,6 +88,7 @@ impl LinuxBackend {
             deferred: false,
             todo: VecDeque::new(),
             fired: 0,
+            script: false,
             mapped: None,
             listening: false,
         }
@@ -169,10 +172,6 @@ impl LinuxBackend {
         let key = |name: &str| format!("{}/{name}", self.directory);
         let state = shared.registry.state(self.frontend).unwrap_or(XenbusState::Unknown);
         let online = shared.registry.get(&key("online")) != Some(b"0");
-        let (name, value) = self.kind.hotplug();
-        if self.deferred && shared.registry.get(&key(name)) == Some(value.as_bytes()) {
-            self.todo.push_back(Todo::Announce);
-        }
         self.frontend_changed(state, online);
     }
 
@@ -267,6 +266,9 @@ impl Actor for LinuxBackend {
             }
             return;
         }
+        if self.script {
+            acts.push(Act::Script);
+        }
         if self.fired > 0 {
             acts.push(Act::Fire);
         } else if shared.budgets.strays > 0 {
@@ -293,6 +295,12 @@ impl Actor for LinuxBackend {
                 self.fired = 1;
             }
             Act::Next => self.next(shared),
+            Act::Script => {
+                self.script = false;
+                if self.deferred {
+                    self.todo.push_back(Todo::Announce);
+                }
+            }
             Act::Fire => {
                 self.fired -= 1;
                 self.fire(shared);
@@ -339,10 +347,10 @@ impl Actor for LinuxBackend {
             return;
         }
         let (hotplug, _) = self.kind.hotplug();
-        let watches = [format!("{}/state", self.frontend), format!("{}/{hotplug}", self.directory)];
-        if watches.iter().any(|watched| concerns(watched, path, below)) {
+        if concerns(&format!("{}/state", self.frontend), path, below) {
             self.fired = (self.fired + 1).min(2);
         }
+        self.script |= concerns(&format!("{}/{hotplug}", self.directory), path, below);
     }
 
     fn condition(&self) -> Condition {
@@ -362,6 +370,7 @@ impl Actor for LinuxBackend {
         match act {
             Act::Probe => format!("{name}'s driver finds the device"),
             Act::Fire => format!("{name} is told by a watch to look again"),
+            Act::Script => format!("{name} learns that its hotplug script is done"),
             Act::Stray => format!("{name} is told by a watch that has nothing to tell"),
             Act::Next => match self.todo.front() {
                 Some(Todo::Features) => format!("{name} writes what it can do"),

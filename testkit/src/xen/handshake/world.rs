@@ -160,6 +160,11 @@ impl<F: Actor, B: Actor> World<F, B> {
         &self.front
     }
 
+    /// The backend.
+    pub fn back(&self) -> &B {
+        &self.back
+    }
+
     fn keys(names: &Names) -> Vec<(String, String)> {
         let front = |key: &str, value: &str| (format!("{}/{key}", names.frontend), value.into());
         let mut keys = vec![front("mac", "00:16:3e:00:00:01"), front("state", "1")];

@@ -88,8 +88,9 @@ pub struct Joining {
     /// 10 s, which is what libxl allows (LIBXL_DESTROY_TIMEOUT). Then we end without it; pages that it
     /// still maps stay out of use.
     pub close_nanos: u64,
-    /// How often a backend may close on us before that is the answer. 3: a driver domain that is
-    /// restarted closes once or twice; one that refuses us for a reason closes every time.
+    /// How often a backend may close on us before that is the answer. 4: what an earlier life has left
+    /// costs one, a driver domain that is restarted closes once or twice; one that refuses us for a
+    /// reason closes every time.
     pub attempts_max: u8,
     /// After the device was live once and its backend closed: wait for the next one, without a
     /// deadline. Otherwise that is the end.
@@ -107,7 +108,7 @@ impl Joining {
             device: device.into(),
             connect_nanos: 60_000_000_000,
             close_nanos: 10_000_000_000,
-            attempts_max: 3,
+            attempts_max: 4,
             reconnect: true,
         }
     }
@@ -359,10 +360,8 @@ impl<P: FrontendProtocol> Frontend<P> {
         match &mut self.phase {
             Phase::Seeking { kicked } => match peer {
                 // Rings of an earlier life may be mapped, or about to be.
-                _ if matches!(own, Initialised | Connected | Closing) => {
-                    self.close(now, Goal::Again)
-                }
-                Some(Initialised | Connected | Closing) => self.close(now, Goal::Again),
+                _ if matches!(own, Initialised | Connected | Closing) => self.peer_closed(now),
+                Some(Initialised | Connected | Closing) => self.peer_closed(now),
                 Some(Closed) if !*kicked => {
                     *kicked = true;
                     self.write(Step::Initialising);
@@ -404,7 +403,9 @@ impl<P: FrontendProtocol> Frontend<P> {
         }
     }
 
-    /// The backend went away from rings that it had, or was offered.
+    /// The backend went away from rings that it had, was offered, or was offered in an earlier life.
+    /// Every such round counts: two ends that answer each other's last word but one could dance for
+    /// ever.
     fn peer_closed(&mut self, now: Instant) {
         let state = self.view.peer_state;
         let live_nanos = self.live_since.map(|since| now.0.saturating_sub(since.0));

@@ -7,6 +7,7 @@ use fata_xenbus::handshake::{Backend, Frontend, Joining, Serving, net};
 use linux::{Kind, LinuxBackend, LinuxFrontend};
 
 mod faults;
+mod others;
 mod start_of_day;
 
 /// More states than any test here has: one that needs more has grown by accident.
