@@ -57,15 +57,28 @@ fn what_it_says_of_itself_is_sane_and_constant(nic: &impl Nic) {
     let mtu = nic.mtu();
     assert!((68..=65_535).contains(&mtu), "the MTU is 68 to 65,535: {mtu}");
     assert_eq!(nic.mtu(), mtu);
-    assert_eq!(nic.offloads(), nic.offloads(), "offloads do not change while the device lives");
+    let offloads = nic.offloads();
+    assert_eq!(nic.offloads(), offloads, "offloads do not change while the device lives");
+    assert!(offloads.segmented_frame_bytes_max <= 14 + 65_535, "no IP packet is longer");
+    assert!(
+        offloads.segmented_frame_bytes_max > 0
+            || !(offloads.segmentation_ipv4 || offloads.segmentation_ipv6),
+        "a device that cuts says how long a frame may be"
+    );
+    assert!(
+        (offloads.transmit_checksum || !offloads.segmentation_ipv4)
+            && (offloads.transmit_checksum_ipv6 || !offloads.segmentation_ipv6),
+        "a frame to be cut has a partial checksum, which the device must take"
+    );
 }
 
 /// Sends one frame, waiting for a buffer if it must.
 async fn transmit(nic: &mut impl Nic, frame: &[u8]) {
-    let mtu = nic.mtu();
+    let (mtu, large) = (nic.mtu(), nic.offloads().segmented_frame_bytes_max);
     let sent = poll_fn(|cx| {
         let polled = nic.poll_transmit(cx, &mut |buffer| {
             assert!(buffer.len() >= 14 + mtu, "a buffer has at least 14 + mtu bytes");
+            assert!(buffer.len() >= large, "and at least segmented_frame_bytes_max");
             buffer[..frame.len()].copy_from_slice(frame);
             Some(Transmit::complete(frame.len()))
         });
