@@ -62,7 +62,8 @@ mod tests {
         runs.give(c..c + 2);
         assert_eq!(runs.take(5), None);
         runs.give(b..b + 4);
-        assert_eq!(runs.free, [10..20]);
+        assert_eq!((runs.take(10), runs.take(1)), (Some(10), None));
+        runs.give(10..20);
         assert_eq!(runs.take(0), None);
     }
 

@@ -26,8 +26,10 @@ impl PvClock {
     pub const fn nanos(&self, ticks: u64) -> u64 {
         let elapsed = ticks.saturating_sub(self.tsc_timestamp) as u128;
         // 64 bits of ticks and 31 of shift fit in 128 with 32 of multiplier.
-        let shift = if self.tsc_shift > 31 { 31 } else { self.tsc_shift };
-        let shifted = if shift >= 0 { elapsed << shift } else { elapsed >> shift.unsigned_abs() };
+        let shifted = match self.tsc_shift {
+            shift @ 0.. => elapsed << if shift > 31 { 31 } else { shift },
+            shift => elapsed >> if shift < -64 { 64 } else { shift.unsigned_abs() },
+        };
         let nanos = (shifted * self.tsc_to_system_mul as u128) >> 32;
         if nanos > u64::MAX as u128 {
             return u64::MAX;
@@ -87,6 +89,8 @@ mod tests {
         assert_eq!(line(1_000_000_000).nanos(0), 5);
         let flat = PvClock { tsc_to_system_mul: 0, ..line(1_000_000_000) };
         assert_eq!(flat.tsc_hertz(), None);
+        let shifted_out = PvClock { tsc_shift: i8::MIN, ..line(1_000_000_000) };
+        assert_eq!(shifted_out.nanos(u64::MAX), 5);
     }
 
     proptest! {
