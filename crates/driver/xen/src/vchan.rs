@@ -13,12 +13,14 @@
 mod end;
 mod keeper;
 
+use crate::store::{Access, Permission};
 use crate::xenbus::{self, Device};
 use crate::{Xen, XenError};
 use core::fmt;
 use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use core::time::Duration;
 use end::{Shared, Turn};
 use fata_hypercall::DomainId;
 use fata_xenbus::Instant;
@@ -33,6 +35,11 @@ use tokio::sync::oneshot;
 /// The longest name of a channel: with the rest of its path it fits into what XenStore allows, which
 /// is 256 bytes for a relative path.
 const NAME_BYTES_MAX: usize = 128;
+
+/// How often a server that waits permits its client anew to read the keys. xenstored ignores what a
+/// domain was permitted before it was made (XSA-322: its number may have been another's), and tells
+/// no guest when one is made. A second: a client that came later than its server waits no longer.
+const RENEW: Duration = Duration::from_secs(1);
 
 /// What a channel may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,13 +109,36 @@ impl Xen {
         let server = self.store().domain().await?;
         let path = format!("data/vchan/{}/{name}", client.0);
         let orders = Orders::for_bytes(options.client_ring_bytes, options.server_ring_bytes);
-        let listening = handshake::Listening::new(path, server, client.0);
+        let listening = handshake::Listening::new(path.clone(), server, client.0);
         let machine = move |_| handshake::Server::new(listening);
         let vchan = self.open(machine, Server(orders)).await?;
-        poll_fn(|cx| vchan.shared.poll_met(cx)).await.map_err(|error| {
-            XenError::Device(format!("the vchan {name} for {client} ended: {error}"))
-        })?;
-        Ok(vchan)
+        loop {
+            let met = poll_fn(|cx| vchan.shared.poll_met(cx));
+            match tokio::time::timeout(RENEW, met).await {
+                Ok(Ok(())) => return Ok(vchan),
+                Ok(Err(error)) => {
+                    let ended = format!("the vchan {name} for {client} ended: {error}");
+                    return Err(XenError::Device(ended));
+                }
+                Err(_) => self.renew(&path, server, client).await?,
+            }
+        }
+    }
+
+    /// Permits the client to read a channel's keys, again. It also tells a client that watches them.
+    async fn renew(&self, path: &str, server: u16, client: DomainId) -> Result<(), XenError> {
+        let permissions = [
+            Permission { access: Access::None, domain: server },
+            Permission { access: Access::Read, domain: client.0 },
+        ];
+        for key in ["ring-ref", "event-channel"] {
+            match self.store().set_permissions(&format!("{path}/{key}"), &permissions).await {
+                // The channel is being closed, and its own end is told elsewhere.
+                Err(error) if error.is_not_found() => {}
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Connects to the channel that another domain offers, and waits until it does. To be called in

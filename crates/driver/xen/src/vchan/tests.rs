@@ -1,5 +1,6 @@
 use super::*;
 use crate::simulation::Host;
+use fata_testkit::xen::store::Permissions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SERVER: u16 = 3;
@@ -112,6 +113,31 @@ async fn a_domain_that_is_destroyed_is_an_end() {
     assert_eq!(read.expect("an end"), b"I am");
     let error = accepted.write_all(b"?").await.expect_err("nobody is there");
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+/// xenstored ignores what a domain was permitted before it was made.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_made_after_its_server_may_read_the_keys() {
+    let host = Host::new();
+    let server = host.guest(SERVER);
+    let options = VchanOptions::default();
+    let serving = tokio::spawn(async move {
+        server.vchan_server(DomainId(CLIENT), "test", &options).await.map(|vchan| (vchan, server))
+    });
+    let directory = format!("/local/domain/{SERVER}/data/vchan/{CLIENT}/test");
+    while host.read(&format!("{directory}/ring-ref")).is_none() {
+        tokio::task::yield_now().await;
+    }
+    let client = host.guest(CLIENT);
+    host.with(|store| {
+        for key in ["ring-ref", "event-channel"] {
+            let unread = Permissions::of(SERVER);
+            store.permit(&format!("{directory}/{key}"), unread).expect("it exists");
+        }
+    });
+    let options = VchanOptions::default();
+    client.vchan_client(DomainId(SERVER), "test", &options).await.expect("permitted again");
+    serving.await.expect("no panic").expect("met");
 }
 
 #[tokio::test]
