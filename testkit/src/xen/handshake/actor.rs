@@ -116,7 +116,8 @@ pub trait Actor: Clone + Hash {
     fn act(&mut self, act: Act, shared: &mut Shared) -> Result<(), String>;
 
     /// A path has changed; with `below`, it was removed with all below it.
-    fn changed(&mut self, path: &str, below: bool);
+    /// At most `events_max` events wait to be delivered; more are one.
+    fn changed(&mut self, path: &str, below: bool, events_max: u8);
 
     /// When its deadline passes.
     fn deadline(&self) -> Option<Instant> {

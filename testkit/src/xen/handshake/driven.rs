@@ -423,9 +423,9 @@ impl<M: Simulated> Actor for Driven<M> {
         }
     }
 
-    fn changed(&mut self, path: &str, below: bool) {
+    fn changed(&mut self, path: &str, below: bool, events_max: u8) {
         let fires = self.watches.iter().filter(|watch| concerns(watch, path, below)).count();
-        self.fired = (self.fired + fires.min(2) as u8).min(2);
+        self.fired = (self.fired + fires.min(2) as u8).min(events_max);
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -238,6 +238,8 @@ impl LinuxBackend {
                     registry.set(&key("state"), XenbusState::Connected.as_bytes());
                     self.listening = true;
                     let ring = shared.wire.ring(number);
+                    // What was put on the ring while it was away, after it had listened, is still there.
+                    ring.delivered |= ring.listened && std::mem::take(&mut ring.posted);
                     ring.listened = true;
                 }
             }
@@ -338,7 +340,7 @@ impl Actor for LinuxBackend {
         Ok(())
     }
 
-    fn changed(&mut self, path: &str, below: bool) {
+    fn changed(&mut self, path: &str, below: bool, events_max: u8) {
         if !self.probed || self.gone {
             return;
         }
@@ -348,7 +350,7 @@ impl Actor for LinuxBackend {
         }
         let (hotplug, _) = self.kind.hotplug();
         if concerns(&format!("{}/state", self.frontend), path, below) {
-            self.fired = (self.fired + 1).min(2);
+            self.fired = (self.fired + 1).min(events_max);
         }
         self.script |= concerns(&format!("{}/{hotplug}", self.directory), path, below);
     }
@@ -625,7 +627,7 @@ impl Actor for LinuxFrontend {
         Ok(())
     }
 
-    fn changed(&mut self, path: &str, below: bool) {
+    fn changed(&mut self, path: &str, below: bool, events_max: u8) {
         if below && concerns(path, self.directory, false) {
             if self.probed && !self.gone {
                 self.todo = VecDeque::from([Todo::Revoke, Todo::Unregister]);
@@ -635,7 +637,7 @@ impl Actor for LinuxFrontend {
         // The backend's state, wherever that is: a model has no other directory that ends so.
         let backend = path.contains("/backend/") && (below || path.ends_with("/state"));
         if self.probed && !self.gone && backend {
-            self.fired = (self.fired + 1).min(2);
+            self.fired = (self.fired + 1).min(events_max);
         }
     }
 

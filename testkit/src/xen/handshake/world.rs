@@ -60,6 +60,9 @@ pub struct Scenario {
     pub budgets: Budgets,
     /// The frontend's domain may be destroyed.
     pub front_deaths: u8,
+    /// Events of watches that wait for one end; more are one. 2 also lets an event be late; 1 makes
+    /// the models of faults small enough.
+    pub events_max: u8,
 }
 
 impl Scenario {
@@ -73,6 +76,7 @@ impl Scenario {
             grain: Grain::Directory,
             budgets: Budgets::default(),
             front_deaths: 0,
+            events_max: 2,
         }
     }
 }
@@ -126,6 +130,7 @@ pub struct World<F: Actor, B: Actor> {
     replaced: bool,
     detaching: bool,
     front_deaths: u8,
+    events_max: u8,
 }
 
 impl<F: Actor, B: Actor> World<F, B> {
@@ -152,6 +157,7 @@ impl<F: Actor, B: Actor> World<F, B> {
             replaced: false,
             detaching: false,
             front_deaths: scenario.front_deaths,
+            events_max: scenario.events_max,
         }
     }
 
@@ -292,8 +298,8 @@ impl<F: Actor, B: Actor> World<F, B> {
 
     fn deliver(&mut self) {
         for (path, below) in self.shared.registry.take_changed() {
-            self.front.changed(&path, below);
-            self.back.changed(&path, below);
+            self.front.changed(&path, below, self.events_max);
+            self.back.changed(&path, below, self.events_max);
         }
     }
 

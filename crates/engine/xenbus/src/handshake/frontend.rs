@@ -388,9 +388,9 @@ impl<P: FrontendProtocol> Frontend<P> {
                 // What was never published needs nobody's leave.
                 let alone = *overdue || (!self.published && matches!(goal, Goal::End(_)));
                 match (*closed, peer) {
-                    // It has answered our Closing before; a state before Initialised is a new life of
-                    // it, which begins with us at Closed.
-                    (true, Some(Closed | Initialising | InitWait) | None) => self.closed(),
+                    // Nothing else will do: a backend in InitWait may be on its way to Connected, with
+                    // the rings that it read of before it learned that we are Closed.
+                    (true, Some(Closed) | None) => self.closed(),
                     (true, _) if alone => self.closed(),
                     (true, _) => {}
                     (false, Some(Closing | Closed) | None) => self.write(Step::Closed),

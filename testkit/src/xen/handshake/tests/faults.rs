@@ -4,6 +4,7 @@ use super::*;
 
 fn faulty(change: impl FnOnce(&mut Scenario)) -> Scenario {
     let mut scenario = Scenario::plain(Names::VIF, Kind::Net);
+    scenario.events_max = 1;
     change(&mut scenario);
     scenario
 }
