@@ -1,7 +1,7 @@
 //! A guest that was given to the host: its console, and its end.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -92,9 +92,9 @@ impl Testbed {
         let usage = |error: guest::ConfigError| Error::new(Kind::Usage, error.to_string());
         guest::check_name(&guest.name).map_err(usage)?;
         self.sweep_orphans()?;
-        let mut cleanup = Cleanup { files: Vec::new() };
+        let mut cleanup = Cleanup { files: vec![self.record_owner(&guest.name)?] };
         let share = &self.host.control.share;
-        let mut put = |file: &std::path::Path, kind: &str| -> Result<String> {
+        let mut put = |file: &Path, kind: &str| -> Result<String> {
             let path = self.put(file, &format!("{}.{kind}", guest.name))?;
             cleanup.files.push(share.join(path.trim_start_matches("/share/")));
             Ok(path)
@@ -141,7 +141,6 @@ impl Testbed {
             end: Mutex::new(None),
             complete: AtomicBool::new(false),
         };
-        inner.record_owner()?;
         Ok(Domain { inner: Arc::new(inner) })
     }
 
@@ -153,6 +152,13 @@ impl Testbed {
     pub fn adopt(&self, name: &str) -> Result<Domain> {
         guest::check_name(name).map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
         let (id, created) = self.identify(name, "")?;
+        // Its former life may have been this process's as well.
+        let record = self.host.state.join("owners").join(name);
+        if owner(&record).is_some_and(|owner| Some(owner) == Process::this().ok()) {
+            let _ = std::fs::remove_file(&record);
+        }
+        self.sweep_orphans()?;
+        let record = self.record_owner(name)?;
         let console = self.console_path(name);
         let console_start = console.metadata().map_or(0, |metadata| metadata.len());
         let inner = Inner {
@@ -163,11 +169,10 @@ impl Testbed {
             console,
             console_start,
             disks: Mutex::default(),
-            files: Vec::new(),
+            files: vec![record],
             end: Mutex::new(None),
             complete: AtomicBool::new(false),
         };
-        inner.record_owner()?;
         Ok(Domain { inner: Arc::new(inner) })
     }
 
@@ -205,24 +210,43 @@ impl Testbed {
     /// Destroys guests whose owners were killed before they could.
     fn sweep_orphans(&self) -> Result<()> {
         let folder = self.host.state.join("owners");
-        if !folder.is_dir() {
-            return Ok(());
-        }
+        files::make_folder(&folder)?;
         for path in files::list(&folder)? {
-            let owner = std::fs::read(&path)
-                .ok()
-                .and_then(|text| serde_json::from_slice::<Process>(&text).ok());
-            if owner.is_some_and(|owner| !owner.is_alive()) {
-                let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if id.bytes().all(|byte| byte.is_ascii_digit()) {
-                    // One that is gone already is what was wanted.
-                    self.dom0(&format!("xl destroy {id}"), COMMAND_TIME_MAX)?;
-                }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if guest::check_name(&name).is_err() || owner(&path).is_none_or(|o| o.is_alive()) {
+                continue;
+            }
+            let gone = self.dom0(&format!("xl destroy {name}"), COMMAND_TIME_MAX)?.status != 0;
+            // One that is not there may still be on its way: dom0 finishes what it was told.
+            let age = path.metadata().and_then(|metadata| metadata.modified()).ok();
+            let age = age.and_then(|time| time.elapsed().ok()).unwrap_or_default();
+            if !gone || age > CREATE_TIME_MAX {
+                // Another process may have swept as well.
                 let _ = std::fs::remove_file(&path);
             }
         }
         Ok(())
     }
+
+    /// Notes whose the guest `name` is, for those who come after an owner that was killed: before
+    /// the guest is there, so that there is never one without.
+    fn record_owner(&self, name: &str) -> Result<PathBuf> {
+        let path = self.host.state.join("owners").join(name);
+        if let Some(owner) = owner(&path)
+            && owner.is_alive()
+        {
+            let what = format!("there is a guest {name} on {} already", self.name());
+            return Err(Error::new(Kind::Resource, what).help("give it another name"));
+        }
+        let text = serde_json::to_vec(&Process::this()?).expect("a process is plain data");
+        files::write_whole(&path, &text)?;
+        Ok(path)
+    }
+}
+
+/// Whose a guest is, by the file that says so.
+fn owner(path: &Path) -> Option<Process> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 /// Files that go when a guest could not be created.
@@ -367,20 +391,6 @@ impl Inner {
         self.testbed.dom0(script, COMMAND_TIME_MAX)
     }
 
-    fn owner_path(&self) -> PathBuf {
-        self.testbed.host.state.join("owners").join(self.id.to_string())
-    }
-
-    /// Notes whose the guest is, for those who come after an owner that was killed.
-    fn record_owner(&self) -> Result<()> {
-        let path = self.owner_path();
-        if let Some(folder) = path.parent() {
-            files::make_folder(folder)?;
-        }
-        let text = serde_json::to_vec(&Process::this()?).expect("a process is plain data");
-        files::write_whole(&path, &text)
-    }
-
     fn console_length(&self) -> u64 {
         let length = self.console.metadata().map_or(0, |metadata| metadata.len());
         length.saturating_sub(self.console_start)
@@ -439,7 +449,7 @@ impl Inner {
             destroyed.check(&format!("destroy {}", self.name))?;
         }
         self.disks.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        for path in self.files.iter().chain([&self.owner_path()]) {
+        for path in &self.files {
             // They go with the host at the latest.
             let _ = std::fs::remove_file(path);
         }

@@ -97,13 +97,16 @@ pub enum AtEnd {
     Preserve,
     /// It is gone at once.
     Destroy,
+    /// What xl does when nothing is said: a guest that asks for a reboot starts again.
+    Default,
 }
 
 /// Longest name of a guest, in bytes: it becomes part of file names in dom0.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// Longest command line, in bytes. Linux takes 2048 on x86; Xen's builder copies what it gets.
-pub const COMMAND_LINE_BYTES_MAX: usize = 2047;
+/// Longest command line, in bytes. Our images read so much; Linux on x86 reads the first 2047. Xen
+/// passes on what it gets.
+pub const COMMAND_LINE_BYTES_MAX: usize = 8192;
 
 /// Something in a guest that cannot be said to Xen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +194,7 @@ pub fn config_text(guest: &Guest, paths: &Dom0Paths) -> Result<String, ConfigErr
         return Err(fault("it must have from 1 to 128 processors"));
     }
     if guest.command_line.len() > COMMAND_LINE_BYTES_MAX {
-        return Err(fault("its command line is longer than 2047 bytes"));
+        return Err(fault("its command line is longer than 8192 bytes"));
     }
     if guest.disks.len() != paths.disks.len() {
         return Err(fault("a path in dom0 must be given for each of its disks"));
@@ -237,11 +240,14 @@ pub fn config_text(guest: &Guest, paths: &Dom0Paths) -> Result<String, ConfigErr
         key("disk", format!("[ {} ]", disks.join(", ")));
     }
     let action = match guest.at_end {
-        AtEnd::Preserve => "\"preserve\"",
-        AtEnd::Destroy => "\"destroy\"",
+        AtEnd::Preserve => Some("\"preserve\""),
+        AtEnd::Destroy => Some("\"destroy\""),
+        AtEnd::Default => None,
     };
     for event in ["on_poweroff", "on_reboot", "on_crash", "on_watchdog"] {
-        key(event, action.into());
+        if let Some(action) = action {
+            key(event, action.into());
+        }
     }
     Ok(text)
 }

@@ -209,6 +209,11 @@ impl Testbed {
         &self.host.record.accelerator
     }
 
+    /// The TAP interface that is its outer network; none when that is QEMU's user network.
+    pub fn tap(&self) -> Option<&str> {
+        self.host.record.tap.as_deref()
+    }
+
     /// QEMU's process number.
     pub fn qemu_id(&self) -> u32 {
         self.host.record.qemu.id()

@@ -159,6 +159,7 @@ fn write(socket: &Path, file: &Path) -> Result<()> {
 fn poll(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + TRANSFER_TIME_MAX;
     while !done()? {
+        crate::host::check_interrupted()?;
         if Instant::now() >= deadline {
             let what = "QEMU takes too long to read or write its state";
             return Err(Error::new(Kind::Host, what));

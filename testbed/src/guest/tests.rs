@@ -88,6 +88,12 @@ on_watchdog = "preserve"
 }
 
 #[test]
+fn what_xl_does_by_itself_need_not_be_said() {
+    let guest = Guest { at_end: AtEnd::Default, ..Guest::new("g", "/k") };
+    assert!(!text(&guest).unwrap().contains("on_"));
+}
+
+#[test]
 fn what_cannot_be_said_is_named() {
     let guest = Guest::new("g", "/k");
     let with = |change: fn(&mut Guest)| {
@@ -101,7 +107,7 @@ fn what_cannot_be_said_is_named() {
     assert!(with(|g| g.memory_mib = 0).contains("memory"));
     assert!(with(|g| g.memory_max_mib = Some(8)).contains("grow"));
     assert!(with(|g| g.command_line = "a\nb".into()).contains("control character"));
-    assert!(with(|g| g.command_line = "x".repeat(2048)).contains("2047"));
+    assert!(with(|g| g.command_line = "x".repeat(8193)).contains("8192"));
     assert!(with(|g| g.vcpus = 0).contains("processors"));
     assert!(with(|g| g.vifs = vec![Vif::bridge("a,script=x")]).contains("bridge"));
     assert!(
