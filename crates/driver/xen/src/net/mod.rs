@@ -56,3 +56,5 @@ fn checksum(blank: bool, validated: bool) -> Checksum {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole;

@@ -70,7 +70,6 @@ impl Spec {
 }
 
 pub(super) struct Pair {
-    pub(super) world: World,
     pub(super) front_hypervisor: Hypervisor,
     pub(super) back_hypervisor: Hypervisor,
     pub(super) front_device: FrontDevice,
@@ -101,7 +100,7 @@ pub(super) fn pair(spec: &Spec) -> Pair {
     let attached = attach(&back_hypervisor, &rings);
     let back = back_device.connect(attached, spec.asked);
     let front = front_device.connect(rings, spec.settings).expect("connected").expect("the first");
-    Pair { world, front_hypervisor, back_hypervisor, front_device, back_device, front, back }
+    Pair { front_hypervisor, back_hypervisor, front_device, back_device, front, back }
 }
 
 /// A frame as it was received.

@@ -235,6 +235,14 @@ impl Netfront {
     pub fn settings(&self) -> &FrontSettings {
         &self.settings
     }
+
+    /// Writes an index that cannot be, where the backend finds it.
+    #[cfg(test)]
+    pub(super) fn break_the_ring(&mut self) {
+        if let Ok(Some(rings)) = &mut self.link.lock().rings {
+            rings.break_the_ring();
+        }
+    }
 }
 
 impl Nic for Netfront {

@@ -69,6 +69,8 @@ pub(in super::super) struct FrontRings {
     hypervisor: Hypervisor,
     options: NetfrontOptions,
     counters: Arc<NetCounters>,
+    #[cfg(test)]
+    broken: Option<Shared<Granted>>,
 }
 
 impl FrontRings {
@@ -107,6 +109,8 @@ impl FrontRings {
             hypervisor: hypervisor.clone(),
             options,
             counters: device.counters.clone(),
+            #[cfg(test)]
+            broken: None,
         };
         (0..rings.pool.refs().len()).for_each(|_| rings.lend_page());
         // Nobody is there to be notified yet.
@@ -319,6 +323,21 @@ impl FrontRings {
     pub(super) fn flush(&mut self) {
         self.publish_transmit();
         self.publish_receive();
+    }
+}
+
+#[cfg(test)]
+impl FrontRings {
+    /// Puts another ring with a wild index in the place of the one that the backend has.
+    pub(super) fn break_the_ring(&mut self) {
+        use fata_xenbus::Memory;
+        let spare = self.hypervisor.grant(self.backend, 1, Access::ReadWrite).expect("a page");
+        let ring = core::mem::replace(&mut self.transmit, FrontRing::new(Shared(spare)));
+        let page = ring.into_memory();
+        page.store_u32(0, 0x8000_0000);
+        self.transmit_event.event().notify();
+        // It stays granted.
+        self.broken = Some(page);
     }
 }
 
