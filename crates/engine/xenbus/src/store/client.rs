@@ -75,6 +75,9 @@ struct Pending {
     kind: Kind,
     /// Nobody wants the answer.
     abandoned: bool,
+    /// Nobody asked: the end of a watch or of a transaction. There are no more of these than were
+    /// begun, so they do not count against [`Limits::requests`].
+    own: bool,
 }
 
 /// The guest's end of a connection to xenstored.
@@ -85,8 +88,10 @@ pub struct Client {
     last_watch: u32,
     output: VecDeque<u8>,
     input: Assembler,
-    /// Invariant: `pending.len() + answers.len() <= limits.requests`, but for requests of our own.
+    /// Invariant: `pending.len() - own + answers.len() <= limits.requests`.
     pending: BTreeMap<u32, Pending>,
+    /// How many of `pending` nobody asked for.
+    own: usize,
     answers: VecDeque<(RequestId, Result<Reply, StoreError>)>,
     watches: BTreeMap<u32, Watched>,
     /// Invariant: holds exactly the watches whose `fired` is set, each once.
@@ -105,6 +110,7 @@ impl Client {
             output: VecDeque::new(),
             input: Assembler::new(),
             pending: BTreeMap::new(),
+            own: 0,
             answers: VecDeque::new(),
             watches: BTreeMap::new(),
             fired: VecDeque::new(),
@@ -125,7 +131,7 @@ impl Client {
         if let Some(error) = self.broken {
             return Err(error.into());
         }
-        if self.pending.len() + self.answers.len() >= self.limits.requests {
+        if self.pending.len() - self.own + self.answers.len() >= self.limits.requests {
             self.counters.requests_refused += 1;
             return Err(StoreError::TooManyRequests);
         }
@@ -136,13 +142,14 @@ impl Client {
         &mut self,
         transaction: TransactionId,
         request: &Request<'_>,
-        abandoned: bool,
+        own: bool,
     ) -> Result<RequestId, StoreError> {
         let id = self.unused_request();
         let message = request.message(id, transaction)?;
         message.encode(&mut self.output);
         self.last_request = id;
-        self.pending.insert(id, Pending { kind: message.kind, abandoned });
+        self.pending.insert(id, Pending { kind: message.kind, abandoned: own, own });
+        self.own += usize::from(own);
         self.counters.requests += 1;
         Ok(RequestId(id))
     }
@@ -257,6 +264,7 @@ impl Client {
         let Some(pending) = self.pending.remove(&id) else {
             return Err(Misbehaved::UnknownRequest { id });
         };
+        self.own -= usize::from(pending.own);
         let result = if message.kind == Kind::Error {
             self.counters.refusals += 1;
             Err(StoreError::Refused(decode_error(&message.payload)))
@@ -267,6 +275,7 @@ impl Client {
             let (asked, answered) = (pending.kind, message.kind);
             // Its owner is to hear of it as well.
             self.pending.insert(id, pending);
+            self.own += usize::from(pending.own);
             return Err(Misbehaved::WrongKind { asked, answered });
         };
         if !pending.abandoned {
@@ -333,6 +342,7 @@ impl Client {
 
     fn abort(&mut self, error: &StoreError) {
         self.output.clear();
+        self.own = 0;
         for (id, pending) in core::mem::take(&mut self.pending) {
             if !pending.abandoned {
                 self.answers.push_back((RequestId(id), Err(error.clone())));

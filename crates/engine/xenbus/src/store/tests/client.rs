@@ -140,6 +140,24 @@ fn a_watch_that_was_removed_is_not_heard_of() {
 }
 
 #[test]
+fn ends_of_watches_take_no_room_from_requests() {
+    let mut wire = Wire::new(Limits { requests: 2, watches: 10 });
+    let tokens: Vec<_> = (0..10).map(|_| wire.watch("a").0).collect();
+    tokens.into_iter().for_each(|token| wire.client.unwatch(token));
+    let ends = wire.requests();
+    assert_eq!(ends.len(), 10);
+    wire.read("b");
+    wire.read("c");
+    let refused = wire.client.submit(TransactionId::NONE, &Request::Read("d"));
+    assert_eq!(refused, Err(StoreError::TooManyRequests));
+    for end in ends {
+        wire.answer(Kind::Unwatch, end.request, b"OK\0").unwrap();
+    }
+    let refused = wire.client.submit(TransactionId::NONE, &Request::Read("d"));
+    assert_eq!(refused, Err(StoreError::TooManyRequests), "and they give none back");
+}
+
+#[test]
 fn events_that_say_nothing_are_counted() {
     let mut wire = Wire::new(Limits::default());
     wire.watch("a");

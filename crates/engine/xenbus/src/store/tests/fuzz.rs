@@ -48,7 +48,7 @@ fn for_each_seed(run: impl Fn(&mut Noise)) {
 #[test]
 fn a_client_survives_any_xenstored() {
     for_each_seed(|noise| {
-        let limits = Limits { requests: 8, watches: 4 };
+        let limits = Limits { requests: 8, watches: 40 };
         let mut client = Client::new(limits);
         let (mut sent, mut asked) = (Assembler::new(), Vec::new());
         let (mut submitted, mut answered, mut watches) = (0_usize, 0_usize, Vec::new());
