@@ -77,7 +77,7 @@ impl Lied {
         self.receive.publish();
     }
 
-    fn is_closed(mut self, words: &str) {
+    fn must_be_closed(mut self, words: &str) {
         let told = match receive(&mut self.back) {
             Poll::Ready(Err(NicError::Misbehaved(rule))) => rule,
             other => panic!("{words:?} was not caught: {other:?}"),
@@ -128,7 +128,7 @@ fn wild_indices_close_the_connection() {
         fata_xenbus::Memory::store_u32(&page, 0, wild);
         let transmit =
             FrontRing::new(Shared(lied.hypervisor.grant(FRONT, 1, Access::ReadWrite).unwrap()));
-        Lied { transmit, ..lied }.is_closed("req_prod");
+        Lied { transmit, ..lied }.must_be_closed("req_prod");
     }
 }
 
@@ -137,23 +137,23 @@ fn slots_that_nobody_could_go_on_after_close_the_connection() {
     let mut beyond = lied();
     let request = TxRequest { offset: 4000, ..beyond.request(97, 0) };
     beyond.push(&[request]);
-    beyond.is_closed("97 bytes at 4000");
+    beyond.must_be_closed("97 bytes at 4000");
 
     let mut endless = lied();
     let request = endless.request(4000, MORE_DATA);
     endless.push(&[request; 21]);
-    endless.is_closed("more than 20 requests");
+    endless.must_be_closed("more than 20 requests");
 
     let mut extras = lied();
     let first = extras.request(99, EXTRA_INFO).encode();
     let more = Extra { info: ExtraInfo::Hash, more: true }.encode_tx();
     extras.push_raw(&[[first].as_slice(), &[more; 6]].concat());
-    extras.is_closed("more than 5 extras");
+    extras.must_be_closed("more than 5 extras");
 
     let mut unknown = lied();
     let first = unknown.request(99, EXTRA_INFO).encode();
     unknown.push_raw(&[first, [0xff; TX_SLOT_BYTES]]);
-    unknown.is_closed("unknown type 255");
+    unknown.must_be_closed("unknown type 255");
 }
 
 /// A packet that is no good is answered, slot for slot, and what follows it arrives.

@@ -58,7 +58,7 @@ impl Lied {
 
     /// The lie was caught: every call fails with the same words, the handshake hears of it, and all
     /// grants are taken back.
-    fn is_closed(mut self, words: &str) {
+    fn must_be_closed(mut self, words: &str) {
         let told = match receive(&mut self.front) {
             Poll::Ready(Err(NicError::Misbehaved(rule))) => rule,
             // It lies where only a sender looks.
@@ -112,11 +112,11 @@ fn wild_indices_close_the_interface() {
     for wild in [257u32, 1 << 31, u32::MAX] {
         let lied = lied();
         lied.pages[1].store_u32(8, wild);
-        lied.is_closed("rsp_prod");
+        lied.must_be_closed("rsp_prod");
     }
     let lied = lied();
     lied.pages[0].store_u32(8, 300);
-    lied.is_closed("rsp_prod is 300");
+    lied.must_be_closed("rsp_prod is 300");
 }
 
 #[test]
@@ -130,17 +130,18 @@ fn lies_about_received_packets_close_the_interface() {
         lied.receive.publish();
         lied
     };
-    answered(&|response| response.id = 1).is_closed("has the id 1, and the request in its slot 0");
-    answered(&|response| response.offset = 4096).is_closed("60 bytes at 4096");
-    answered(&|response| response.status = 4097).is_closed("4097 bytes at 0");
-    answered(&|response| response.offset = u16::MAX).is_closed("at 65535");
-    answered(&|response| response.flags = rx_flags::GSO_PREFIX).is_closed("GSO prefix");
+    answered(&|response| response.id = 1)
+        .must_be_closed("has the id 1, and the request in its slot 0");
+    answered(&|response| response.offset = 4096).must_be_closed("60 bytes at 4096");
+    answered(&|response| response.status = 4097).must_be_closed("4097 bytes at 0");
+    answered(&|response| response.offset = u16::MAX).must_be_closed("at 65535");
+    answered(&|response| response.flags = rx_flags::GSO_PREFIX).must_be_closed("GSO prefix");
 
     let mut endless = lied();
     for _ in 0..65 {
         endless.give(0, rx_flags::MORE_DATA);
     }
-    endless.is_closed("more than 64 responses");
+    endless.must_be_closed("more than 64 responses");
     let mut extras = lied();
     extras.give(60, rx_flags::EXTRA_INFO);
     for _ in 0..6 {
@@ -148,7 +149,7 @@ fn lies_about_received_packets_close_the_interface() {
         extras.receive.push(&Extra { info: ExtraInfo::Hash, more: true }.encode());
     }
     extras.receive.publish();
-    extras.is_closed("more than 5 extras");
+    extras.must_be_closed("more than 5 extras");
 }
 
 #[test]
@@ -164,9 +165,9 @@ fn lies_about_transmitted_packets_close_the_interface() {
         lied
     };
     let to = |id| TxResponse { id, status: status::OKAY };
-    answered(&[to(0), to(0)]).is_closed("transmit request 0, which is not outstanding");
-    answered(&[to(999)]).is_closed("transmit request 999");
-    answered(&[TxResponse { id: 0, status: status::NULL }]).is_closed("extra information");
+    answered(&[to(0), to(0)]).must_be_closed("transmit request 0, which is not outstanding");
+    answered(&[to(999)]).must_be_closed("transmit request 999");
+    answered(&[TxResponse { id: 0, status: status::NULL }]).must_be_closed("extra information");
 }
 
 #[test]
