@@ -137,7 +137,7 @@ impl Arguments {
 
     /// True if `--DEVICE.SETTING` was given, alone or with a word for true.
     #[cfg_attr(
-        fata_target = "virtio",
+        any(fata_target = "virtio", fata_target = "xen"),
         expect(dead_code, reason = "only files have such a setting")
     )]
     pub(crate) fn flag(&self, device: &str, setting: &str) -> Result<bool, WiringError> {
