@@ -335,7 +335,8 @@ impl Xenstored {
                 let domain = connection.domain;
                 for (written, token, watched) in &connection.watches {
                     let above = is_within(&fire.path, watched);
-                    if !above && !(fire.below && is_within(watched, &fire.path)) {
+                    let is_concerned = above || (fire.below && is_within(watched, &fire.path));
+                    if !is_concerned {
                         continue;
                     }
                     // Nobody learns of a node that he may not read.

@@ -190,7 +190,8 @@ fn a_forgotten_transaction_is_ended_even_without_room() {
 
 #[test]
 fn lies_end_the_connection_and_everybody_hears_why() {
-    let lies: [fn(&mut Wire, u32) -> Result<(), Misbehaved>; 4] = [
+    type Lie = fn(&mut Wire, u32) -> Result<(), Misbehaved>;
+    let lies: [Lie; 4] = [
         |wire, id| wire.answer(Kind::Read, id + 1, b""),
         |wire, id| wire.answer(Kind::Write, id, b"OK\0"),
         |wire, _| wire.client.input(&[0xff; HEADER_BYTES]),
