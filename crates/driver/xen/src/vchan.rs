@@ -45,8 +45,8 @@ const RENEW: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VchanOptions {
     /// Size of the ring that the client writes, in bytes: rounded up to a power of two, 1 KiB to
-    /// 1 MiB. Only the server's options count. 128 KiB: the two sides take turns on a processor
-    /// rather than run at once, and what fits is what goes in one turn.
+    /// 1 MiB. Only the server's options count. 256 KiB: the two sides take turns on a processor
+    /// rather than run at once, and half of a ring is what goes in one turn.
     pub client_ring_bytes: usize,
     /// Size of the ring that the server writes, likewise.
     pub server_ring_bytes: usize,
@@ -57,8 +57,8 @@ pub struct VchanOptions {
 impl Default for VchanOptions {
     fn default() -> Self {
         VchanOptions {
-            client_ring_bytes: 128 * 1024,
-            server_ring_bytes: 128 * 1024,
+            client_ring_bytes: 256 * 1024,
+            server_ring_bytes: 256 * 1024,
             connect_nanos: 60_000_000_000,
         }
     }

@@ -162,6 +162,25 @@ async fn a_guest_that_is_destroyed_and_made_again_is_served_again() {
     assert_eq!(backends.counters().frontends, 2);
 }
 
+/// As libxl does when it destroys a guest whose disks a driver domain has: it waits until the driver
+/// domain has removed the directory.
+#[tokio::test]
+async fn a_directory_that_the_toolstack_wants_gone_is_removed() {
+    let host = Host::new();
+    let (front, back) = (host.guest(FRONT), host.guest(BACK));
+    attach(&host, 51712, "", "w");
+    let (_backends, _serving) = serve(&back, Arc::new(MemoryDisk::new(100)));
+    let disk = start(&front, "xvda").await.expect("a backend serves");
+    host.destroy(FRONT);
+    host.write(&format!("{}/online", directory(51712)), "0");
+    host.write(&format!("{}/state", directory(51712)), "5");
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(host.read(&directory(51712)), None);
+    drop(disk);
+}
+
 #[tokio::test]
 async fn a_directory_full_of_nonsense_hurts_nobody() {
     let host = Host::new();

@@ -260,12 +260,11 @@ impl Server {
             let (bytes, behind) = rest.split_at(usize::from(count) * Segment::BYTES);
             rest = behind;
             let pages = Request::indirect_pages(count);
-            // All of them, so that the next request's are next.
-            let is_good =
-                statuses.by_ref().take(pages).fold(true, |good, status| good && status == 0);
+            // Counted, and so all taken: the next request's are next.
+            let failed = statuses.by_ref().take(pages).filter(|status| *status != 0).count();
             let segments = bytes.as_chunks().0.iter().map(Segment::decode);
             match segments.collect::<Result<Vec<_>, _>>() {
-                Ok(segments) if is_good => {
+                Ok(segments) if failed == 0 => {
                     job.segments = segments;
                     jobs.push(job);
                 }

@@ -180,6 +180,37 @@ fn wild_indices_end_the_frontend_by_name() {
     assert!(error.to_string().starts_with("the frontend's req_prod is 33"), "{error}");
 }
 
+/// A frontend may name its own ring as the page to read into. Then the disk's bytes are its indices.
+#[test]
+fn a_frontend_that_reads_into_its_own_ring_hurts_nobody_else() {
+    let rig = Rig::new();
+    let disk = MemoryDisk::new(64);
+    filled(&disk);
+    let disk: Arc<dyn Block> = Arc::new(disk);
+    let memory = rig.front.grant(BACK, 1, Access::ReadWrite).expect("memory");
+    let channel = rig.front.allocate_unbound(BACK).expect("a port");
+    let mapped = rig.back.map(FRONT, memory.refs(), Access::ReadWrite).expect("granted");
+    let theirs = rig.back.bind_interdomain(FRONT, channel.port()).expect("allocated");
+    let segment = Segment { gref: memory.refs()[0].0, first_sect: 0, last_sect: 7 };
+    let mut ring = Front::new(Shared(memory), 0);
+    let segments = DirectSegments::new(&[segment]).expect("one");
+    let (operation, sector_number) = (Operation::Read, 32);
+    ring.push(&Request::Direct { operation, sector_number, segments });
+    ring.publish();
+    let back = rig.back.clone();
+    let mut server =
+        Server::new(back, mapped, theirs, disk.clone(), rig.limits, rig.counts.clone());
+    let Poll::Ready(error) = server.poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("its indices are full of 32s");
+    };
+    assert!(error.to_string().starts_with("the frontend's req_prod"), "{error}");
+    let mut hand = by_hand(&rig, disk);
+    let good = [hand.segment(0, 0, 0)];
+    let read = hand.direct(Operation::Read, 9, &good);
+    assert_eq!(hand.ask(&read), Status::Okay);
+    assert_eq!(hand.pages.load_u8(0), 9);
+}
+
 /// A disk that does nothing until it is told to, and writes down what it was asked.
 struct Slow {
     disk: MemoryDisk,
@@ -346,12 +377,15 @@ proptest! {
             let segment = Segment { gref: *gref, first_sect: *first, last_sect: *last };
             pages.copy_in(at * Segment::BYTES, &segment.encode());
         }
+        let own = memory.refs()[0].0;
         let mut ring = FrontRing::<_, SLOT_BYTES>::new(Shared(memory));
         let count = slots.len();
         for (bytes, operation, segments, sector, gref) in slots {
             let mut slot: [u8; SLOT_BYTES] = bytes.try_into().unwrap();
             slot[0] = operation;
             slot[1] = segments;
+            // Its own ring is another test's.
+            let gref = if gref == own { own + 1 } else { gref };
             slot[16..24].copy_from_slice(&sector.to_le_bytes());
             for at in (24..SLOT_BYTES).step_by(8) {
                 slot[at..at + 4].copy_from_slice(&gref.to_le_bytes());
