@@ -239,7 +239,13 @@ impl<P: BackendProtocol> Backend<P> {
         match self.find_peer(frontend.as_deref(), frontend_id.as_deref()) {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return self.close(now, Some(Err(error))),
+            Err(error) => {
+                return match self.phase.clone() {
+                    // There is nobody to tell any more.
+                    Phase::Closing { end: Some(verdict), .. } => self.finish(verdict),
+                    _ => self.close(now, Some(Err(error))),
+                };
+            }
         }
         // A frontend whose state is no state is one that does not know what it wants.
         let peer_state =

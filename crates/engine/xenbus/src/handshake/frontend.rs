@@ -17,6 +17,8 @@
 //!    still be about to map them.
 //! 3. Only then comes the next life, with Initialising.
 
+mod ending;
+
 use super::keys::{parse_domain, parse_path};
 use super::{
     Change, Command, Ending, Expectation, Handshake, HandshakeError, Input, Key, Keys, Outcome,
@@ -289,13 +291,23 @@ impl<P: FrontendProtocol> Frontend<P> {
             Ok(true) => {}
             // Not there yet, or another one: its watch fires at once, and then we look again.
             Ok(false) => return,
-            Err(error) => return self.close(now, Goal::End(Err(error))),
+            Err(error) => {
+                return match self.phase.clone() {
+                    // There is nobody to tell any more.
+                    Phase::Closing { goal: Goal::End(verdict), .. } => self.finish(verdict),
+                    _ => self.close(now, Goal::End(Err(error))),
+                };
+            }
         }
         let own = own.as_deref().map(XenbusState::parse);
         let peer_state = match peer_state.as_deref().map(|value| (value, XenbusState::parse(value)))
         {
             None => None,
             Some((_, Some(state))) => Some(state),
+            // That was said already, and is no answer to Closing.
+            Some((_, None)) if matches!(self.phase, Phase::Closing { goal: Goal::End(_), .. }) => {
+                Some(XenbusState::Unknown)
+            }
             Some((value, None)) => {
                 let path = self.peer_path("state");
                 let expected = "a state, 0 to 8";
@@ -370,7 +382,11 @@ impl<P: FrontendProtocol> Frontend<P> {
                     *kicked = true;
                     self.write(Step::Initialising);
                 }
-                Some(InitWait) => self.read_keys(P::OFFER, Pending::Offer),
+                Some(InitWait) => {
+                    // If it closes from here on, it needs another Initialising.
+                    *kicked = false;
+                    self.read_keys(P::OFFER, Pending::Offer);
+                }
                 _ => {}
             },
             Phase::Making => {}
@@ -546,154 +562,12 @@ impl<P: FrontendProtocol> Frontend<P> {
             (Outcome::Differs, Step::Publish, Phase::Making) => {
                 // The backend has changed its mind. These rings fit an offer that is no more.
                 self.release();
-                self.phase = Phase::Seeking { kicked: true };
+                self.phase = Phase::Seeking { kicked: false };
             }
             (Outcome::Done, Step::Confirm, Phase::Published) => self.connect(now),
             (Outcome::Done, Step::Closed, Phase::Closing { closed, .. }) => *closed = true,
             _ => {}
         }
-    }
-
-    // How it ends.
-
-    /// Begins to take back what was published; then `goal`.
-    fn close(&mut self, now: Instant, goal: Goal) {
-        if matches!(self.phase, Phase::Ended) {
-            return;
-        }
-        let reason = match &goal {
-            Goal::End(Ok(_)) => Reason::Asked,
-            Goal::End(Err(error)) => Reason::Fault(error.clone()),
-            Goal::Again => Reason::Peer(self.view.peer_state),
-        };
-        self.disconnect(reason);
-        if let (Goal::End(verdict), None) = (&goal, &self.peer) {
-            // Nobody has heard of us.
-            return self.finish(verdict.clone());
-        }
-        let ends = matches!(goal, Goal::End(_));
-        if let Phase::Closing { goal: under_way, .. } = &mut self.phase {
-            // Under way already; the first reason to end is the one that is told.
-            if ends && *under_way == Goal::Again {
-                *under_way = goal;
-                self.deadline = Some(now.after_nanos(self.joining.close_nanos));
-            }
-        } else {
-            self.phase = Phase::Closing { goal, closed: false, overdue: false };
-            if ends {
-                self.deadline = Some(now.after_nanos(self.joining.close_nanos));
-            }
-        }
-        self.dirty = true;
-    }
-
-    /// Both ends are Closed, or there is no other end.
-    fn closed(&mut self) {
-        self.release();
-        let Phase::Closing { goal, .. } = &self.phase else { return };
-        match goal.clone() {
-            Goal::Again => {
-                self.phase = Phase::Seeking { kicked: true };
-                self.write(Step::Initialising);
-            }
-            Goal::End(verdict) => self.finish(verdict),
-        }
-    }
-
-    /// The toolstack has removed our directory.
-    fn removed(&mut self) {
-        self.disconnect(Reason::Removed);
-        let verdict = match &self.phase {
-            Phase::Closing { goal: Goal::End(verdict), .. } => verdict.clone(),
-            _ if self.lived => Ok(Ending::Removed),
-            _ => Err(HandshakeError::Removed { device: self.joining.device.clone() }),
-        };
-        self.finish(verdict);
-    }
-
-    fn disconnect(&mut self, reason: Reason) {
-        if self.phase == Phase::Connected {
-            self.live_since = None;
-            self.commands.push_back(Command::Disconnect(reason));
-            self.phase = Phase::Seeking { kicked: false };
-        }
-    }
-
-    fn release(&mut self) {
-        if self.rings {
-            self.commands.push_back(Command::Release);
-        }
-        self.rings = false;
-        self.published = false;
-        self.made = None;
-        self.agreed = None;
-        self.settings = None;
-    }
-
-    fn finish(&mut self, verdict: Result<Ending, HandshakeError>) {
-        if self.pending == Pending::Rings {
-            // The answer is near, and rings must not be left behind: `rings_made` comes here again.
-            self.phase = Phase::Closing { goal: Goal::End(verdict), closed: true, overdue: true };
-            return;
-        }
-        self.release();
-        self.commands.extend(OWN_KEYS.map(|key| Command::Unwatch(self.joining.path(key))));
-        if let Some(peer) = &self.peer {
-            self.commands.push_back(Command::Unwatch(format!("{}/state", peer.path)));
-        }
-        self.commands.push_back(Command::Ended(verdict));
-        self.phase = Phase::Ended;
-        self.pending = Pending::Nothing;
-        self.deadline = None;
-    }
-
-    fn timeout(&mut self, now: Instant) {
-        if self.deadline.is_none_or(|deadline| now < deadline) {
-            return;
-        }
-        self.deadline = None;
-        let error = self.deadline_error(now);
-        match &mut self.phase {
-            Phase::Closing { goal, overdue, .. } => {
-                *overdue = true;
-                if *goal == Goal::Again {
-                    *goal = Goal::End(Err(error));
-                }
-                self.dirty = true;
-            }
-            _ => self.close(now, Goal::End(Err(error))),
-        }
-    }
-
-    fn deadline_error(&self, now: Instant) -> HandshakeError {
-        let culprit = match (&self.peer, self.view.peer_state) {
-            (None, _) => format!(
-                "the toolstack has not written {} and backend-id",
-                self.joining.path("backend")
-            ),
-            (Some(peer), None) => {
-                format!(
-                    "backend {} has no state: its domain {} has not made it, or it may not be read",
-                    peer.path, peer.domain
-                )
-            }
-            (Some(peer), Some(state)) => {
-                let hint = match (state, self.view.hotplug) {
-                    (XenbusState::Initialising, _) => "; is its driver loaded in that domain?",
-                    (XenbusState::InitWait, Some(false)) => {
-                        "; its hotplug script has not finished (hotplug-status is missing)"
-                    }
-                    _ => "",
-                };
-                format!("backend {} is {state}{hint}", peer.path)
-            }
-        };
-        HandshakeError::Deadline(Patience {
-            device: self.joining.device.clone(),
-            culprit,
-            waited_nanos: now.0.saturating_sub(self.started.0),
-            unmoved_nanos: now.0.saturating_sub(self.moved.0),
-        })
     }
 
     // Small things.

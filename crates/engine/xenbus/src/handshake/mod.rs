@@ -38,6 +38,8 @@ mod frontend;
 mod keys;
 pub mod net;
 mod state;
+#[cfg(test)]
+mod tests;
 pub mod vchan;
 
 use crate::Instant;
