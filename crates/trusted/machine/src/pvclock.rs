@@ -52,6 +52,34 @@ impl PvClock {
     }
 }
 
+/// What is small enough to be the time that the question takes, in nanoseconds.
+pub const LEAD_IGNORED_NANOS: i64 = 1_000_000;
+/// Half a century: more than Xen's time of any machine.
+const LEAD_NANOS_MAX: i64 = 1 << 60;
+
+/// By how much the time that Xen's timers go by is ahead of the time that it tells the guest, in
+/// nanoseconds; negative if it is behind.
+///
+/// The two are the same until a domain is restored: Xen then shifts the time that it tells, so that
+/// time went on while the domain was away, and does not shift timers. There is no call that tells
+/// the other time, but one that tells whether a moment has passed: `has_passed(lead)` asks it for the
+/// guest's time plus `lead`. Two questions when the times agree, else some sixty.
+pub fn timer_lead(mut has_passed: impl FnMut(i64) -> bool) -> i64 {
+    if has_passed(-LEAD_IGNORED_NANOS) && !has_passed(LEAD_IGNORED_NANOS) {
+        return 0;
+    }
+    let (mut passed, mut coming) = (-LEAD_NANOS_MAX, LEAD_NANOS_MAX);
+    while coming - passed > LEAD_IGNORED_NANOS / 1000 {
+        let middle = passed + (coming - passed) / 2;
+        if has_passed(middle) {
+            passed = middle;
+        } else {
+            coming = middle;
+        }
+    }
+    coming
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +121,29 @@ mod tests {
         assert_eq!(shifted_out.nanos(u64::MAX), 5);
     }
 
+    #[test]
+    fn times_that_agree_take_two_questions() {
+        let mut questions = 0;
+        let lead = timer_lead(|lead| {
+            questions += 1;
+            lead < 40_000
+        });
+        assert_eq!((lead, questions), (0, 2));
+    }
+
     proptest! {
+        #[test]
+        fn the_lead_is_found_to_a_microsecond(lead in -1i64 << 59..1 << 59) {
+            let mut questions = 0;
+            let found = timer_lead(|asked| {
+                questions += 1;
+                asked < lead
+            });
+            let is_ignored = found == 0 && lead.abs() <= LEAD_IGNORED_NANOS;
+            prop_assert!(is_ignored || found.abs_diff(lead) <= 1000, "{found} for {lead}");
+            prop_assert!(questions < 70);
+        }
+
         #[test]
         fn no_line_overflows_or_runs_backwards(
             tsc_timestamp: u64, system_time: u64, tsc_to_system_mul: u32, tsc_shift: i8, a: u64, b: u64,

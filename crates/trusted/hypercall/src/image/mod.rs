@@ -26,7 +26,7 @@ use fata_shared::interrupt::Line;
 
 pub use events::{deliver, is_pending};
 pub use shared_info::{SHARED_INFO, VcpuTime, vcpu_time, wall_clock_nanos};
-pub use timer::arm_timer;
+pub use timer::{arm_timer, has_passed};
 
 // public/hvm/params.h.
 const CALLBACK: u32 = 0;

@@ -6,7 +6,8 @@
 //! interrupt), and fires an event like all others.
 
 use super::super::cpu;
-use crate::pvclock::PvClock;
+use crate::pvclock::{self, PvClock};
+use core::sync::atomic::{AtomicI64, Ordering};
 use fata_hypercall::image;
 
 /// What is known of the clocks.
@@ -26,9 +27,37 @@ fn line() -> Option<PvClock> {
     })
 }
 
+/// By how much Xen's timers are ahead of [`system_nanos`].
+static TIMER_LEAD_NANOS: AtomicI64 = AtomicI64::new(0);
+
 /// Xen's system time, in nanoseconds; 0 before it is known.
-pub(super) fn system_nanos() -> u64 {
+fn system_nanos() -> u64 {
     line().map_or(0, |line| line.nanos(cpu::ticks()))
+}
+
+/// The time that Xen's timers go by, in nanoseconds; `None` before it is known.
+pub(super) fn timer_nanos() -> Option<u64> {
+    let now = line()?.nanos(cpu::ticks());
+    Some(now.saturating_add_signed(TIMER_LEAD_NANOS.load(Ordering::Relaxed)))
+}
+
+/// How often a question is asked again that took too long to mean something.
+const QUESTIONS_MAX: usize = 20;
+
+/// Whether Xen's timers are past the guest's time plus `lead`.
+fn has_passed(lead: i64) -> bool {
+    for _ in 0..QUESTIONS_MAX {
+        let asked = system_nanos();
+        if !image::has_passed(asked.saturating_add_signed(lead)) {
+            return false;
+        }
+        // A yes may only say that somebody else had the processor meanwhile.
+        let took = system_nanos().saturating_sub(asked);
+        if took < pvclock::LEAD_IGNORED_NANOS.unsigned_abs() {
+            return true;
+        }
+    }
+    true
 }
 
 impl Clocks {
@@ -36,8 +65,8 @@ impl Clocks {
     pub(super) fn find() -> Result<Clocks, &'static str> {
         let line = line().ok_or("Xen says nothing about time")?;
         let tsc_hertz = line.tsc_hertz().ok_or("Xen says that time stands still")?;
-        image::arm_timer(line.nanos(cpu::ticks()))
-            .map_err(|_| "Xen has no timer for this domain")?;
+        TIMER_LEAD_NANOS.store(pvclock::timer_lead(has_passed), Ordering::Relaxed);
+        image::arm_timer(0).map_err(|_| "Xen has no timer for this domain")?;
         Ok(Clocks { tsc_hertz })
     }
 
@@ -49,7 +78,8 @@ impl Clocks {
     /// Asks for an event `nanos` from now, or earlier.
     pub(crate) fn arm(&self, _deadline_ticks: u64, nanos: u64) {
         // It could be set at the start, so it can now.
-        let _ = image::arm_timer(system_nanos().saturating_add(nanos));
+        let now = timer_nanos().unwrap_or(0);
+        let _ = image::arm_timer(now.saturating_add(nanos));
     }
 
     /// Nothing: an event too many is cheaper than a call.

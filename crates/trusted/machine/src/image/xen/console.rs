@@ -171,8 +171,8 @@ pub(super) fn drain() {
 
 /// Lets the daemon's domain run.
 fn pause() {
-    match clock::system_nanos() {
-        0 => image::yield_now(),
-        now => image::pause_until(now + WAIT_NANOS),
+    match clock::timer_nanos() {
+        None => image::yield_now(),
+        Some(now) => image::pause_until(now.saturating_add(WAIT_NANOS)),
     }
 }
