@@ -11,6 +11,9 @@
 //! | [`vchan`] | streams of bytes to other guests |
 //! | [`console`] | the console that `xl console` shows |
 //! | [`control`] | what the host asks of the guest: to end, to suspend, to need less memory |
+//! | [`net`] | network interfaces, both ends |
+//! | [`block`] | disks, both ends |
+//! | [`vchan`] | streams of bytes to a neighbour |
 //! | `xenbus` | carries out the handshakes of all devices |
 //!
 //! The rules of what is said between domains are `fata_xenbus`'s, the hypervisor is
@@ -27,7 +30,6 @@ pub mod net;
 mod simulation;
 pub mod store;
 pub mod vchan;
-#[allow(dead_code, reason = "until the devices of both ends are here")]
 mod xenbus;
 
 pub use block::{Blkfront, BlockBackends, BlockSlot};
