@@ -41,7 +41,10 @@ fn the_backends_driver_is_reloaded() {
 
 #[test]
 fn the_frontends_domain_crashes() {
-    let scenario = faulty(|scenario| scenario.budgets.crashes = 1);
+    let scenario = faulty(|scenario| {
+        scenario.budgets.crashes = 1;
+        scenario.events_max = 2;
+    });
     holds("frontend crashes", &World::new(&scenario, netfront(), linux_netback(0), None));
 }
 
