@@ -171,6 +171,12 @@ pub(super) fn set_timer(system_nanos: u64) -> Result<(), HypercallError> {
     result(SingleShot::NAME, answer).map(|_| ())
 }
 
+/// Stops the timer (`VCPUOP_stop_singleshot_timer`).
+pub(super) fn stop_timer() {
+    // SAFETY: the operation has no argument but the processor, and changes no memory.
+    unsafe { call(VCPU_OP, 9, 0, 0) };
+}
+
 /// Gives the processor to whoever wants it (`SCHEDOP_yield`).
 pub(super) fn yield_now() {
     // SAFETY: the operation has no argument and changes no memory.

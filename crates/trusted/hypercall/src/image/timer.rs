@@ -56,6 +56,8 @@ pub fn has_passed(system_nanos: u64) -> bool {
     let port = PORT.load(Ordering::Relaxed);
     let (word, bit) = (port as usize / 64, 1 << (port % 64));
     let pending = shared_info::pending_word(word);
+    // What it was set to before must not fire in between.
+    call::stop_timer();
     pending.fetch_and(!bit, Ordering::SeqCst);
     ARMED.store(0, Ordering::Relaxed);
     call::set_timer(system_nanos).is_ok() && pending.load(Ordering::SeqCst) & bit != 0

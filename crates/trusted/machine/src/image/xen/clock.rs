@@ -65,9 +65,21 @@ impl Clocks {
     pub(super) fn find() -> Result<Clocks, &'static str> {
         let line = line().ok_or("Xen says nothing about time")?;
         let tsc_hertz = line.tsc_hertz().ok_or("Xen says that time stands still")?;
-        TIMER_LEAD_NANOS.store(pvclock::timer_lead(has_passed), Ordering::Relaxed);
         image::arm_timer(0).map_err(|_| "Xen has no timer for this domain")?;
         Ok(Clocks { tsc_hertz })
+    }
+
+    /// The same in a domain that was restored, where timers go by another time.
+    pub(super) fn find_again() -> Result<Clocks, &'static str> {
+        let clocks = Clocks::find()?;
+        // A wrong answer would be a timer that never fires: it is asked for a confirmation.
+        let found = (0..QUESTIONS_MAX).map(|_| pvclock::timer_lead(has_passed)).find(|&lead| {
+            let ignored = pvclock::LEAD_IGNORED_NANOS;
+            has_passed(lead.saturating_sub(ignored)) && !has_passed(lead.saturating_add(ignored))
+        });
+        TIMER_LEAD_NANOS.store(found.unwrap_or(0), Ordering::Relaxed);
+        image::arm_timer(0).map_err(|_| "Xen has no timer for this domain")?;
+        Ok(clocks)
     }
 
     /// The wall clock now: nanoseconds since 1970. Xen keeps what it was at system time 0.

@@ -134,7 +134,7 @@ fn around_suspension(suspend: &mut dyn FnMut() -> bool) {
     let before = time::monotonic_nanos();
     console::close();
     let is_new_domain = suspend();
-    if is_new_domain && let Ok(clocks) = Clocks::find() {
+    if is_new_domain && let Ok(clocks) = Clocks::find_again() {
         time::resume(clocks, before);
     }
     if let Some(place) = image::console_place()
