@@ -24,10 +24,11 @@ const OUT_BYTES: usize = 2048;
 const OUT_CONSUMED: usize = 3080;
 const OUT_PRODUCED: usize = 3084;
 
-/// How long a full ring is waited for: as long as for a serial port, after which losing text is better
+/// How long a full ring is waited for: 300 ms. The daemon lets a domain that prints a lot wait for the
+/// rest of 200 ms (its `RATE_LIMIT_PERIOD`), and that must lose nothing; past it, losing text is better
 /// than losing the machine.
-const FULL_WAITS_MAX: u32 = 100;
-/// How long the end of the machine waits for the daemon to read the last words.
+const FULL_WAITS_MAX: u32 = 1_500;
+/// How long the end of the machine waits for the daemon to read the last words: 500 ms.
 const DRAIN_WAITS_MAX: u32 = 2_500;
 const WAIT_NANOS: u64 = 200_000;
 
