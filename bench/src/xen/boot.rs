@@ -56,7 +56,7 @@ fn once(lab: &Lab, system: System) -> Result<(f64, f64)> {
         "set -e; now() {{ cut -d' ' -f1 /proc/uptime; }}
          ip neigh flush dev {bridge} || true
          a=$(now); xl create -q -p {config}; b=$(now); xl unpause {name}
-         until wget -q -O /dev/null -T 1 http://{GUEST}/ 2>/dev/null; do :; done
+         until wget -q -O /dev/null http://{GUEST}/ 2>/dev/null; do :; done
          c=$(now); echo times $a $b $c; xl destroy {name}
          rm -f {config} {kernel} {ramdisk}",
         bridge = fata_testbed::BRIDGE,
