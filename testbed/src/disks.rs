@@ -5,10 +5,11 @@
 //! guests from writing the same file.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::control::POLL_INTERVAL;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::host::Testbed;
@@ -81,11 +82,22 @@ impl Attached {
     }
 }
 
+/// How long dom0 may take to let go of a disk; on an emulated processor it takes a tenth of a second.
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(10);
+
 impl Drop for Attached {
     fn drop(&mut self) {
         let socket = self.testbed.host.state.join("qmp");
         // When the host is gone, so is the disk.
-        let _ = qmp::execute(&socket, "device_del", json!({ "id": self.name }));
-        let _ = qmp::execute(&socket, "blockdev-del", json!({ "node-name": self.name }));
+        if qmp::execute(&socket, "device_del", json!({ "id": self.name })).is_err() {
+            return;
+        }
+        // dom0 lets go of a disk in its own time, and QEMU of the file only then: whoever uses the
+        // file next must find it free.
+        let deadline = Instant::now() + RELEASE_TIME_MAX;
+        let delete = || qmp::execute(&socket, "blockdev-del", json!({ "node-name": self.name }));
+        while delete().is_err() && Instant::now() < deadline {
+            std::thread::sleep(POLL_INTERVAL);
+        }
     }
 }

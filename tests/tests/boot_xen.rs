@@ -2,10 +2,11 @@
 //! backends serve Linux's frontends and ours, and everything is looked at from outside.
 
 use fata_testbed::{Disk, DiskSource, Domain, Guest, Linux, Options, Testbed, Vif};
-use fata_tests::{Machine, build, free_port, output};
+use fata_tests::{Machine, build, fata, free_port, output};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Longer than anything here takes on a computer that is busy.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -32,6 +33,14 @@ fn dom0(host: &Testbed, script: &str) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     output.text()
+}
+
+/// Runs an image with `fata run`, on a host of its own though another may be up.
+fn run(arguments: &[&str]) -> (Machine, TempDir) {
+    let hosts = tempfile::tempdir().expect("a folder for the host");
+    let mut command = fata();
+    command.arg("run").args(arguments).env("TMPDIR", hosts.path());
+    (Machine::spawn(command), hosts)
 }
 
 /// A guest of ours with an interface on the bridge.
@@ -68,7 +77,7 @@ fn https_answers_outside_through_the_bridge() {
     let publish = format!("{port}:443");
     let image = build("examples/https", "xen");
     let image = image.to_str().expect("UTF-8");
-    let mut machine = Machine::run(["-t", "xen", "--publish", &publish, image]);
+    let (mut machine, _hosts) = run(&["--publish", &publish, image]);
     machine.wait_for("listening on");
     machine.wait_for("has the address");
     let url = format!("https://127.0.0.1:{port}/");
@@ -81,11 +90,13 @@ fn https_answers_outside_through_the_bridge() {
 fn hello_speaks_on_the_console_and_a_crash_has_its_code() {
     let _turn = turn();
     let image = build("examples/hello", "xen");
-    let (status, console) = Machine::run([image.to_str().expect("UTF-8")]).wait();
+    let (machine, _hosts) = run(&[image.to_str().expect("UTF-8")]);
+    let (status, console) = machine.wait();
     assert!(status.success() && console.contains("hello from xen"), "{status}\n{console}");
     let image = build("tests/programs", "xen");
     let image = image.to_str().expect("UTF-8");
-    let (status, console) = Machine::run([image, "--", "--way=page-fault"]).wait();
+    let (machine, _hosts) = run(&[image, "--", "--way=page-fault"]);
+    let (status, console) = machine.wait();
     assert_eq!(status.code(), Some(103), "{console}");
     assert!(console.contains("page fault") && console.contains("read_nothing"), "{console}");
 }
@@ -99,13 +110,15 @@ fn a_disk_holds_what_was_written_and_a_read_only_one_refuses() {
     let block = format!("data={}", disk.display());
     let image = build("examples/block", "xen");
     let image = image.to_str().expect("UTF-8");
-    let (status, console) = Machine::run(["-t", "xen", "--block", &block, image]).wait();
+    let (machine, _hosts) = run(&["--block", &block, image]);
+    let (status, console) = machine.wait();
     assert!(status.success() && console.contains("verified 64 sectors"), "{status}\n{console}");
     // Sector 3, as the program fills it.
     let bytes = std::fs::read(&disk).expect("the disk");
     assert_eq!(bytes[3 * 512..][..4], [93, 94, 95, 96]);
     let read_only = format!("{block},ro");
-    let (status, console) = Machine::run(["-t", "xen", "--block", &read_only, image]).wait();
+    let (machine, _hosts) = run(&["--block", &read_only, image]);
+    let (status, console) = machine.wait();
     assert!(!status.success() && console.contains("the disk is read-only"), "{console}");
 }
 

@@ -217,7 +217,10 @@ where
                     self.device.release();
                 }
             }
-            Command::Report(error) => self.device.report(&error),
+            Command::Report(error) => {
+                tracing::warn!("refused: {error}");
+                self.device.report(&error);
+            }
             Command::Ended(_) => unreachable!("the end is the caller's"),
         }
         None

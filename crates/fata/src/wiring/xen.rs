@@ -246,7 +246,7 @@ impl clients::Source for Frontends {
         Box::pin(async {
             match self.backends.accept().await {
                 Ok(frontend) => {
-                    let name = format!("domain {}, interface {}", frontend.domain, frontend.handle);
+                    let name = format!("{}, interface {}", frontend.domain, frontend.handle);
                     Some(Client { name, interface: Interface::new(frontend.nic) })
                 }
                 Err(error) => {

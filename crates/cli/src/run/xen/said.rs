@@ -40,7 +40,13 @@ pub(super) fn explain(doing: &str, said: &str) -> Failure {
             .help("start the domain first that --net backend= names; `xl list` shows those there")
     } else if said.contains("unable to add vif devices") {
         failure(Exit::Resource, "a network interface could not be connected".to_owned())
-            .help("is there such a bridge? `ip link show type bridge`; --net bridge=NAME names it")
+            .help(
+                "is there such a bridge? `ip link show type bridge`; --net bridge=NAME names it\n\
+                 with --net backend=DOMAIN: does that domain serve interfaces (a `Clients` device)?",
+            )
+    } else if said.contains("Unable to set disk defaults") {
+        failure(Exit::Resource, "there is no such storage domain".to_owned())
+            .help("start the domain first that --block NAME=backend= names")
     } else if said.contains("unable to add disk devices") {
         failure(Exit::Resource, "a disk could not be attached".to_owned())
     } else if said.contains("already exists") {
