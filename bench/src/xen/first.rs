@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use fata_testbed::{Guest, Vif};
+use fata_testbed::Guest;
 
-use crate::lab::{DOM0, GUEST, Lab, PATIENCE, System};
+use crate::lab::{self, DOM0, GUEST, Lab, PATIENCE, System};
 use crate::report::Report;
 
 /// Keeps dom0's processor busy while guests are created and served.
@@ -30,7 +30,7 @@ pub(crate) fn measure(lab: &Lab, boots: u32, report: &mut Report) -> Result<()> 
             native_tsc: true,
             ..Guest::new(format!("first-{number}"), &image)
         };
-        guest.vifs.push(Vif::bridge(fata_testbed::BRIDGE));
+        guest.vifs.push(lab::interface(GUEST));
         let domain = lab.testbed.create(&guest)?;
         let ended = domain.wait(PATIENCE)?;
         let console = String::from_utf8_lossy(&domain.console()).into_owned();

@@ -133,7 +133,7 @@ impl Lab {
             }
         };
         guest.native_tsc = true;
-        guest.vifs.push(Vif::bridge(fata_testbed::BRIDGE));
+        guest.vifs.push(interface(address));
         Ok(guest)
     }
 
@@ -148,6 +148,14 @@ impl Lab {
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
+}
+
+/// An interface on the bridge. Whoever has the address has the same hardware address too: dom0 may
+/// know it of an earlier guest, and a frame to one that is gone goes everywhere, QEMU's user network
+/// included, which answers for anybody.
+pub(crate) fn interface(address: &str) -> Vif {
+    let last = address.rsplit('.').next().and_then(|octet| octet.parse().ok()).unwrap_or(0);
+    Vif::bridge(fata_testbed::BRIDGE).with_mac([0, 0x16, 0x3e, 0, 0, last])
 }
 
 /// The lines of JSON in a console's or a program's output.
