@@ -80,9 +80,13 @@ impl Connection {
             return None;
         }
         let mss = self.payload_max();
+        let burst = self.burst_max(settings);
         let peer_room = (self.una + self.window).since(self.next);
         let path_room = self.path_window().saturating_sub(self.next.since(self.una));
-        let mut len = unsent.min(self.burst_max(settings)).min(peer_room).min(path_room);
+        let mut len = unsent.min(burst).min(peer_room).min(path_room);
+        if burst > mss && len < burst.min(unsent) && self.awaits_ack() {
+            return None;
+        }
         if len > mss && !(len == unsent && (self.nodelay || fin_unsent)) {
             // The end of it is a small segment after others, which Nagle's algorithm and silly
             // window avoidance judge by itself.
@@ -102,6 +106,20 @@ impl Connection {
             || len >= (self.window_max / 2).max(1)
             || self.override_due;
         is_worthwhile.then_some(Plan::Data { sequence: self.next, len, fin })
+    }
+
+    /// Whether an ACK is about to make room for a larger frame: then a small one now would halve what
+    /// the device can do at once, and its ACK would make room for just as small a one, for ever.
+    ///
+    /// Without loss, and where the device cuts, a frame that a window would make small waits; since
+    /// frames are no more than a quarter of the window, three quarters of it are in flight
+    /// meanwhile. (Linux: `tcp_tso_should_defer`.)
+    fn awaits_ack(&self) -> bool {
+        self.una != self.next
+            && self.next == self.max
+            && !self.is_recovering
+            && self.duplicate_acks == 0
+            && !self.override_due
     }
 
     /// The congestion window; with limited transmit for the first two duplicate ACKs (RFC 3042).
@@ -245,7 +263,7 @@ impl Connection {
         if self.retransmit_at == NEVER {
             self.arm_retransmit(now, shared);
         }
-        self.note_flight();
+        self.note_flight(&shared.settings);
         self.override_due = false;
         self.probe_due = false;
         self.sent_at = now;
@@ -259,9 +277,14 @@ impl Connection {
         header_len + len as usize
     }
 
-    /// Keeps the peak of the bytes in flight, per round trip.
-    fn note_flight(&mut self) {
-        let flight = self.flight();
+    /// Keeps the peak of the bytes in flight, per round trip. Room that is only too small for the
+    /// next frame counts as used: it is the window that limits, and not the program.
+    fn note_flight(&mut self, settings: &Settings) {
+        let mut flight = self.flight();
+        let window = self.congestion.window();
+        if self.data_end().after(self.next) && window < flight + self.burst_max(settings) {
+            flight = flight.max(window);
+        }
         if self.una.at_or_after(self.round_end) || flight > self.flight_peak {
             self.flight_peak = flight;
             self.round_end = self.max;

@@ -26,6 +26,35 @@ fn a_large_segment_is_whole_segments_and_a_quarter_of_the_window() {
     }
 }
 
+/// Otherwise each ACK of a small frame lets out another small frame, for as long as the stream lasts.
+#[test]
+fn a_small_frame_waits_for_the_ack_that_makes_it_large() {
+    let mut host = host();
+    // What was sent in slow start is acknowledged; the peer's window is sixteen segments.
+    host.established().write_stream(0, 90_000);
+    let mut acked = 0;
+    for edge in [14_600, 37_960] {
+        host.out.clear();
+        acked = edge;
+        host.rx(seg(".").seq(1).ack(1 + acked).win(23_360));
+    }
+    for _ in 0..4 {
+        host.expect(seg(".").seq(1 + acked).ack(1).stream(acked as usize, 5840));
+        acked += 5840;
+    }
+    host.nothing();
+    let una = 1 + acked - 23_360;
+    for part in [1460, 2920, 4380] {
+        host.rx(seg(".").seq(1).ack(una + part).win(23_360)).nothing();
+    }
+    host.rx(seg(".").seq(1).ack(una + 5840).win(23_360));
+    host.expect(seg(".").seq(1 + acked).ack(1).stream(acked as usize, 5840)).nothing();
+    // With the whole window free, what is left goes at once, but for what Nagle's algorithm holds.
+    host.rx(seg(".").seq(1).ack(1 + acked + 5840).win(23_360));
+    let sent: Vec<usize> = host.out.iter().map(|sent| sent.payload.len()).collect();
+    assert_eq!(sent, [5840, 5840, 5840, 4380]);
+}
+
 #[test]
 fn a_device_that_takes_little_gets_little() {
     let mut host = Host::new().with_large(3000);
