@@ -72,12 +72,14 @@ pub struct NetOptions {
     /// For transmit buffers, in bytes; 4 to 256 buffers of an MTU and 26 bytes, or half of it for
     /// 4 buffers of up to 64 KiB if the device cuts TCP segments.
     pub transmit_bytes: usize,
+    /// Let the device cut TCP into segments, and take several in one.
+    pub segmentation: bool,
 }
 
 impl Default for NetOptions {
     /// 512 KiB each: the most that is of use with an MTU of 1500.
     fn default() -> Self {
-        NetOptions { receive_bytes: 512 * 1024, transmit_bytes: 512 * 1024 }
+        NetOptions { receive_bytes: 512 * 1024, transmit_bytes: 512 * 1024, segmentation: true }
     }
 }
 
@@ -90,6 +92,7 @@ impl NetOptions {
         NetOptions {
             receive_bytes: share.min(most.receive_bytes),
             transmit_bytes: share.min(most.transmit_bytes),
+            ..most
         }
     }
 }
@@ -128,12 +131,13 @@ impl VirtioNet {
         let wanted = |offered: u64| {
             let mut wanted = CSUM | GUEST_CSUM | MTU | MAC | MRG_RXBUF | STATUS;
             // Section 5.1.3.1: no segmentation without checksums.
-            if offered & CSUM != 0 {
+            if offered & CSUM != 0 && options.segmentation {
                 wanted |= HOST_TSO4 | HOST_TSO6;
             }
             // Without mergeable buffers each would have to hold 64 KiB.
             let has_room = options.receive_bytes >= SEGMENTED_RECEIVE_BYTES_MIN;
-            if offered & GUEST_CSUM != 0 && offered & MRG_RXBUF != 0 && has_room {
+            let takes_several = options.segmentation && has_room;
+            if offered & GUEST_CSUM != 0 && offered & MRG_RXBUF != 0 && takes_several {
                 wanted |= GUEST_TSO4 | GUEST_TSO6;
             }
             wanted

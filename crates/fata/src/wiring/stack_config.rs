@@ -14,12 +14,30 @@ pub(super) const LIMITS_HELP: &str = "What the stack may use: NAME=NUMBER,…; s
     not(any(fata_target = "virtio", fata_target = "xen")),
     expect(dead_code, reason = "a process has a choice of its own")
 )]
-pub(super) const SETTINGS: [(&str, &str); 4] = [
+pub(super) const SETTINGS: [(&str, &str); 5] = [
     ("address", "dhcp, or A.B.C.D/LEN [default: dhcp]"),
     ("gateway", "With a static address: the router's"),
     ("dns", "With a static address: the resolver's"),
     ("limits", LIMITS_HELP),
+    ("segmentation", "Leave cutting TCP into segments to the other end: on, off [default: on]"),
 ];
+
+/// Whether the device `name` is to cut TCP into segments, and to give us several in one.
+#[cfg_attr(
+    not(any(fata_target = "virtio", fata_target = "xen")),
+    expect(dead_code, reason = "a process has a choice of its own")
+)]
+pub(super) fn segmentation(name: &str, arguments: &Arguments) -> Result<bool, WiringError> {
+    match arguments.setting(name, "segmentation") {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(WiringError::Invalid {
+            name: format!("{name}.segmentation"),
+            value: other.to_string(),
+            reason: "expected on or off".to_string(),
+        }),
+    }
+}
 
 /// Builds the stack that the settings of device `name` describe, and starts its task.
 pub(super) fn spawn_stack(

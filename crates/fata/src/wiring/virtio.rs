@@ -49,8 +49,8 @@ pub(super) fn enter() -> Entry {
 
 impl Found {
     /// Starts the driver of a card, for the device `name`.
-    fn start_net(self, name: &str) -> Result<VirtioNet, WiringError> {
-        let options = NetOptions::for_memory(memory::total_bytes());
+    fn start_net(self, name: &str, segmentation: bool) -> Result<VirtioNet, WiringError> {
+        let options = NetOptions { segmentation, ..NetOptions::for_memory(memory::total_bytes()) };
         self.slot.start_net(&options).map_err(|error| WiringError::Device {
             name: name.to_string(),
             reason: format!("{}: {error}", self.place),
@@ -145,7 +145,7 @@ impl Target {
         arguments: &Arguments,
     ) -> Result<Option<Stack>, WiringError> {
         let Some(found) = self.nics.remove(name) else { return Ok(None) };
-        let nic = found.start_net(name)?;
+        let nic = found.start_net(name, stack_config::segmentation(name, arguments)?)?;
         stack_config::spawn_stack(name, Box::new(nic), arguments).map(Some)
     }
 
@@ -156,7 +156,7 @@ impl Target {
         _: &Arguments,
     ) -> Result<Option<Interface>, WiringError> {
         let Some(found) = self.nics.remove(name) else { return Ok(None) };
-        Ok(Some(Interface::new(found.start_net(name)?)))
+        Ok(Some(Interface::new(found.start_net(name, true)?)))
     }
 
     /// A client for each card that is left.
@@ -168,7 +168,7 @@ impl Target {
         let mut clients = VecDeque::new();
         for found in std::mem::take(&mut self.others) {
             let place = found.place.clone();
-            let interface = Interface::new(found.start_net(name)?);
+            let interface = Interface::new(found.start_net(name, true)?);
             clients.push_back(Client { name: place, interface });
         }
         Ok(Some(Clients::new(Listed(clients))))

@@ -102,7 +102,8 @@ impl Target {
         name: &str,
         arguments: &Arguments,
     ) -> Result<Option<Stack>, WiringError> {
-        let Some(nic) = self.netfront(name).await? else { return Ok(None) };
+        let segmentation = stack_config::segmentation(name, arguments)?;
+        let Some(nic) = self.netfront(name, segmentation).await? else { return Ok(None) };
         stack_config::spawn_stack(name, Box::new(nic), arguments).map(Some)
     }
 
@@ -112,12 +113,17 @@ impl Target {
         name: &str,
         _: &Arguments,
     ) -> Result<Option<Interface>, WiringError> {
-        Ok(self.netfront(name).await?.map(Interface::new))
+        Ok(self.netfront(name, true).await?.map(Interface::new))
     }
 
-    async fn netfront(&mut self, name: &str) -> Result<Option<Netfront>, WiringError> {
+    async fn netfront(
+        &mut self,
+        name: &str,
+        segmentation: bool,
+    ) -> Result<Option<Netfront>, WiringError> {
         let Some(slot) = self.nics.remove(name) else { return Ok(None) };
-        let options = NetfrontOptions::for_memory(memory::total_bytes());
+        let options =
+            NetfrontOptions { segmentation, ..NetfrontOptions::for_memory(memory::total_bytes()) };
         slot.start(&options).await.map(Some).map_err(|error| device_error(name, error))
     }
 

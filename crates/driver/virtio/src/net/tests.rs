@@ -99,7 +99,7 @@ async fn the_contract_of_nic_in_little_memory_and_with_jumbo_frames() {
             spec.config[10..12].copy_from_slice(&mtu.to_le_bytes());
             // Mergeable buffers must hold the largest frame together.
             let receive_bytes = if missing == 0 { usize::from(mtu) + 4096 } else { bytes };
-            let net = NetOptions { receive_bytes, transmit_bytes: bytes };
+            let net = NetOptions { receive_bytes, transmit_bytes: bytes, ..NetOptions::default() };
             let model = Model::new(NetKind::default(), spec);
             let mut net = start(&model, Bus::Mmio, &Options { net, ..Options::default() });
             assert_eq!(net.mtu(), usize::from(mtu));
