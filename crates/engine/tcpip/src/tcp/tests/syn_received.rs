@@ -86,7 +86,7 @@ fn third_segment_may_carry_data_and_fin() {
 fn data_beyond_the_window_of_the_syn_ack_is_refused() {
     with_isns(|mut host| {
         host.listen().rx(seg("S").seq(0).shift(7).mss(1460));
-        host.expect(seg("S.").seq(0).ack(1).win(65_535).shift(3));
+        host.expect(seg("S.").seq(0).ack(1).win(65_535).shift(5));
         host.rx(seg(".").seq(65_536).ack(1).data(&[1; 100]))
             .expect(seg(".").seq(1).ack(1))
             .nothing();
