@@ -72,6 +72,8 @@ enum Measure {
     Tcp,
     /// The same between two guests, and over vchan.
     Guests,
+    /// Streams between dom0 and our guest, without one optimisation after the other.
+    Parts,
     /// Frames forwarded between two interfaces.
     Forward,
 }
@@ -106,6 +108,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Measure::Guests) {
         streams::between_guests(&lab, arguments.rounds, arguments.seconds, &mut report)?;
+    }
+    if wanted(Measure::Parts) {
+        streams::parts(&lab, arguments.rounds, arguments.seconds, &mut report)?;
     }
     if wanted(Measure::Forward) {
         forward::measure(&lab, arguments.seconds, &mut report)?;

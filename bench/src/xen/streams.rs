@@ -51,6 +51,52 @@ fn add(report: &mut Report, figures: Figures) {
     }
 }
 
+/// Our guest without one of the things that make it fast, and with all of them: the name of the
+/// row, and the settings of its stack.
+const PARTS: [(&str, &str); 3] = [
+    ("all", ""),
+    ("without segmentation", "--service.segmentation=off"),
+    ("windows of 256 KiB", "--service.limits=receive-bytes=262144,send-bytes=262144"),
+];
+
+/// What each optimisation is worth: both streams with dom0, one after the other in every round, so
+/// that the machine's moods hit all alike. The column of the Debian guest stays empty.
+pub(crate) fn parts(lab: &Lab, rounds: u32, seconds: u8, report: &mut Report) -> Result<()> {
+    let driver = lab.in_dom0(PACKAGE)?;
+    let mut rows: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for _ in 0..rounds {
+        for (part, settings) in PARTS {
+            let arguments = format!("--role=serve {settings}");
+            let guest = lab.guest(System::Fata, "parts", PACKAGE, GUEST, &arguments)?;
+            let domain = lab.start_guest(&guest, READY)?;
+            let script = format!(
+                "{driver} --role=drive --service.address={DOM0} --target={GUEST} \
+                 --tests=send,receive --seconds={seconds}"
+            );
+            let output = lab.dom0(&script, Duration::from_secs(u64::from(seconds) * 2 + 120))?;
+            for line in json_lines(&output) {
+                let (Some(test), Some(rate)) = (line["test"].as_str(), line["mbit_per_s"].as_f64())
+                else {
+                    bail!("{part}: no figure: {line}");
+                };
+                rows.entry(format!("dom0 {test}, {part}")).or_default().push(rate);
+            }
+            let mut counters = BTreeMap::new();
+            for line in json_lines(&String::from_utf8_lossy(&domain.console())) {
+                keep_counters(&mut counters, &line);
+            }
+            for (name, values) in counters {
+                rows.entry(format!("{name}, {part}")).or_default().extend(values);
+            }
+        }
+    }
+    for (name, values) in rows {
+        let is_rate = name.starts_with("dom0");
+        report.add(&name, if is_rate { "Mbit/s" } else { "" }, is_rate, values, Vec::new());
+    }
+    Ok(())
+}
+
 /// dom0 drives, a guest serves.
 pub(crate) fn with_dom0(lab: &Lab, rounds: u32, seconds: u8, report: &mut Report) -> Result<()> {
     let driver = lab.in_dom0(PACKAGE)?;
