@@ -18,7 +18,7 @@ use crate::dhcp;
 use crate::event::{Event, Events};
 use crate::icmp::{IcmpError, Limiters};
 use crate::neighbour::Neighbours;
-use crate::output::{Identifications, PAYLOAD_START, Packet, Queue};
+use crate::output::{Identifications, Packet, Queue, payload_start};
 use crate::reassembly::Reassembly;
 use crate::secret::{Keys, Purpose};
 use crate::tcp::Tcp;
@@ -26,7 +26,7 @@ use crate::time::Instant;
 use crate::udp::Udp;
 use crate::wire::ipv4;
 use core::num::NonZeroU16;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What the device says of the transport checksum of a frame that it received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,9 @@ impl Engine {
                 limits,
                 keys.clone(),
                 config.mtu,
-                config.segmented_frame_bytes().saturating_sub(PAYLOAD_START),
+                config
+                    .segmented_frame_bytes()
+                    .saturating_sub(payload_start(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
             ),
         };
         match config.address {
@@ -228,9 +230,9 @@ impl Engine {
         self.tcp.handle_address_lost(now, address);
         self.udp.handle_address_lost(address, &mut self.events);
         self.neighbours.clear();
-        self.reassembly.clear();
-        self.replies.clear();
-        self.fragmenting = None;
+        self.reassembly.forget(address);
+        self.replies.forget(address);
+        self.fragmenting.take_if(|(_, packet, _)| packet.header.source == address);
         self.arp.stop();
         self.events.push(Event::AddressChanged);
     }
@@ -251,8 +253,8 @@ impl Engine {
                 self.tcp.handle_icmp_error(
                     now,
                     IcmpError::NeighbourUnreachable,
-                    header.source.into(),
-                    header.destination.into(),
+                    header.source,
+                    header.destination,
                     &payload,
                 );
             }

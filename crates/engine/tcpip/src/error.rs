@@ -87,8 +87,6 @@ pub enum ListenError {
     InUse(SocketAddr),
     /// Not an address of this interface.
     NotOurs(SocketAddr),
-    /// IPv6 is not supported yet.
-    Ipv6(SocketAddr),
     /// All ports that the engine may pick are taken.
     NoFreePort,
     /// The limit on listeners is reached.
@@ -100,7 +98,6 @@ impl fmt::Display for ListenError {
         match self {
             ListenError::InUse(address) => write!(f, "{address} is in use"),
             ListenError::NotOurs(address) => write!(f, "{address} is not an address of this host"),
-            ListenError::Ipv6(address) => write!(f, "{address}: IPv6 is not supported yet"),
             ListenError::NoFreePort => f.write_str("no port is free"),
             ListenError::TooMany => f.write_str("the limit on listening sockets is reached"),
         }
@@ -115,9 +112,7 @@ impl std::error::Error for ListenError {}
 pub enum ConnectError {
     /// The remote address cannot be a host's, or the port is 0.
     BadAddress(SocketAddr),
-    /// IPv6 is not supported yet.
-    Ipv6(SocketAddr),
-    /// The interface has no address yet.
+    /// The interface has no address of the family yet.
     NoAddress,
     /// There is no route to the host.
     NoRoute(SocketAddr),
@@ -131,7 +126,6 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConnectError::BadAddress(address) => write!(f, "{address} cannot be connected to"),
-            ConnectError::Ipv6(address) => write!(f, "{address}: IPv6 is not supported yet"),
             ConnectError::NoAddress => f.write_str("the interface has no address yet"),
             ConnectError::NoRoute(address) => write!(f, "no route to {address}"),
             ConnectError::NoFreePort => f.write_str("no port is free"),
@@ -150,8 +144,6 @@ pub enum BindError {
     InUse(SocketAddr),
     /// Not an address of this interface.
     NotOurs(SocketAddr),
-    /// IPv6 is not supported yet.
-    Ipv6(SocketAddr),
     /// All ports that the engine may pick are taken.
     NoFreePort,
     /// The limit on UDP sockets is reached.
@@ -163,7 +155,6 @@ impl fmt::Display for BindError {
         match self {
             BindError::InUse(address) => write!(f, "{address} is in use"),
             BindError::NotOurs(address) => write!(f, "{address} is not an address of this host"),
-            BindError::Ipv6(address) => write!(f, "{address}: IPv6 is not supported yet"),
             BindError::NoFreePort => f.write_str("no port is free"),
             BindError::TooMany => f.write_str("the limit on UDP sockets is reached"),
         }
@@ -183,9 +174,7 @@ pub enum SendError {
     },
     /// The destination cannot be sent to: unspecified, reserved, or port 0.
     BadAddress(SocketAddr),
-    /// IPv6 is not supported yet.
-    Ipv6(SocketAddr),
-    /// The interface has no address yet.
+    /// The interface has no address of the family yet.
     NoAddress,
     /// There is no route to the destination.
     NoRoute(SocketAddr),
@@ -200,7 +189,6 @@ impl fmt::Display for SendError {
                 write!(f, "{len} bytes are too many for a datagram")
             }
             SendError::BadAddress(address) => write!(f, "{address} cannot be sent to"),
-            SendError::Ipv6(address) => write!(f, "{address}: IPv6 is not supported yet"),
             SendError::NoAddress => f.write_str("the interface has no address yet"),
             SendError::NoRoute(address) => write!(f, "no route to {address}"),
             SendError::Closed => f.write_str("the socket was closed"),

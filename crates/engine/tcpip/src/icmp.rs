@@ -5,7 +5,7 @@ use crate::limiter::Limiter;
 use crate::secret::{Key, Keys, Purpose};
 use crate::time::Instant;
 use crate::wire::icmpv4;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What an ICMP error says about a packet of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,8 @@ impl Limiters {
     }
 
     /// True if an error may be sent to `destination`.
-    pub(crate) fn allow_error(&mut self, now: Instant, destination: Ipv4Addr) -> bool {
-        let group = self.key.prf(&destination) as usize % GROUPS;
+    pub(crate) fn allow_error(&mut self, now: Instant, destination: impl Into<IpAddr>) -> bool {
+        let group = self.key.prf(&destination.into()) as usize % GROUPS;
         // The group first: a stranger who has spent his share takes nothing from the others.
         self.errors_by_group.get_mut(group).is_some_and(|group| group.allows(now))
             && self.errors.allows(now)

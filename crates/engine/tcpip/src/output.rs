@@ -2,17 +2,105 @@
 
 use crate::config::MacAddress;
 use crate::secret::{Key, Keys, Purpose};
-use crate::wire::ethernet;
-use crate::wire::ipv4::{self, Header};
+use crate::wire::{ethernet, ipv4, ipv6};
 use core::num::NonZeroU16;
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-/// Where the payload of an IPv4 packet without options starts in a frame.
-pub(crate) const PAYLOAD_START: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+/// Length of the IP header that we write for `address`'s family, in bytes.
+pub(crate) const fn ip_header_len(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(_) => ipv4::HEADER_LEN,
+        IpAddr::V6(_) => ipv6::HEADER_LEN,
+    }
+}
+
+/// Where the payload of a packet of `address`'s family starts in a frame.
+pub(crate) const fn payload_start(address: IpAddr) -> usize {
+    ethernet::HEADER_LEN + ip_header_len(address)
+}
 
 /// Time to live of what we send (RFC 1700's default).
 pub(crate) const TIME_TO_LIVE: u8 = 64;
+
+/// What the header of a packet of ours says. Both addresses are of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: u8,
+    /// Time to live, or hop limit.
+    pub(crate) hop_limit: u8,
+    /// For fragments; IPv4's has 16 bits.
+    pub(crate) identification: u32,
+    /// Only in IPv4, where routers may fragment too.
+    pub(crate) dont_fragment: bool,
+}
+
+impl Header {
+    /// Writes Ethernet's and IP's header for the `payload_len` bytes that belong at `offset` of the
+    /// whole payload, to the start of `frame`; returns where the payload belongs.
+    pub(crate) fn write(
+        &self,
+        from: MacAddress,
+        to: MacAddress,
+        payload_len: usize,
+        offset: usize,
+        more: bool,
+        frame: &mut [u8],
+    ) -> usize {
+        let (link, rest) = frame.split_at_mut(ethernet::HEADER_LEN);
+        match (self.source, self.destination) {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                link.copy_from_slice(&ethernet::header(to, from, ethernet::TYPE_IPV6));
+                let is_fragment = offset > 0 || more;
+                let (next, extra) = match is_fragment {
+                    true => (ipv6::FRAGMENT, ipv6::FRAGMENT_HEADER_LEN),
+                    false => (self.protocol, 0),
+                };
+                rest[..ipv6::HEADER_LEN].copy_from_slice(&ipv6::header(
+                    source,
+                    destination,
+                    next,
+                    self.hop_limit,
+                    extra + payload_len,
+                ));
+                if is_fragment {
+                    let fragment = ipv6::Fragment {
+                        next_header: self.protocol,
+                        offset,
+                        more_fragments: more,
+                        identification: self.identification,
+                    };
+                    rest[ipv6::HEADER_LEN..ipv6::HEADER_LEN + extra]
+                        .copy_from_slice(&fragment.to_bytes());
+                }
+                ethernet::HEADER_LEN + ipv6::HEADER_LEN + extra
+            }
+            (source, destination) => {
+                link.copy_from_slice(&ethernet::header(to, from, ethernet::TYPE_IPV4));
+                let v4 = |address| match address {
+                    IpAddr::V4(address) => address,
+                    IpAddr::V6(_) => std::net::Ipv4Addr::UNSPECIFIED,
+                };
+                let header = ipv4::Header {
+                    source: v4(source),
+                    destination: v4(destination),
+                    protocol: self.protocol,
+                    time_to_live: self.hop_limit,
+                    identification: self.identification as u16,
+                    dont_fragment: self.dont_fragment,
+                };
+                rest[..ipv4::HEADER_LEN].copy_from_slice(&header.to_fragment_bytes(
+                    payload_len,
+                    offset,
+                    more,
+                ));
+                ethernet::HEADER_LEN + ipv4::HEADER_LEN
+            }
+        }
+    }
+}
 
 /// A datagram: complete, checksums included, but for the choice of a neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,20 +131,19 @@ impl Packet {
         buffer: &mut [u8],
     ) -> (usize, Option<usize>) {
         let rest = self.payload.get(offset..).unwrap_or_default();
-        let room = if self.mss.is_some() { rest.len() } else { mtu - ipv4::HEADER_LEN };
-        // RFC 791 §3.2: all fragments but the last carry a multiple of 8 bytes.
+        let header_len = ip_header_len(self.header.destination);
+        let is_whole = offset == 0 && (self.mss.is_some() || header_len + rest.len() <= mtu);
+        let extra = match self.header.destination {
+            IpAddr::V6(_) if !is_whole => ipv6::FRAGMENT_HEADER_LEN,
+            _ => 0,
+        };
+        let room = if is_whole { rest.len() } else { mtu - header_len - extra };
+        // RFC 791 §3.2, RFC 8200 §4.5: all fragments but the last carry a multiple of 8 bytes.
         let len = if rest.len() <= room { rest.len() } else { room & !7 };
         let more = len < rest.len();
-        let (header, payload) = buffer.split_at_mut(PAYLOAD_START);
-        header[..ethernet::HEADER_LEN].copy_from_slice(&ethernet::header(
-            to,
-            from,
-            ethernet::TYPE_IPV4,
-        ));
-        header[ethernet::HEADER_LEN..]
-            .copy_from_slice(&self.header.to_fragment_bytes(len, offset, more));
-        payload[..len].copy_from_slice(&rest[..len]);
-        (PAYLOAD_START + len, more.then_some(offset + len))
+        let start = self.header.write(from, to, len, offset, more, buffer);
+        buffer[start..start + len].copy_from_slice(&rest[..len]);
+        (start + len, more.then_some(offset + len))
     }
 }
 
@@ -102,9 +189,11 @@ impl Queue {
         self.packets.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.packets.clear();
-        self.bytes = 0;
+    /// Drops what is from `address`, which the interface has lost.
+    pub(crate) fn forget(&mut self, address: IpAddr) {
+        self.packets.retain(|packet| packet.header.source != address);
+        let cost = |packet: &Packet| packet.payload.len() + PACKET_OVERHEAD;
+        self.bytes = self.packets.iter().map(cost).sum();
     }
 }
 
@@ -116,20 +205,25 @@ const COUNTERS: usize = 256;
 /// and a datagram's successor does not share its identification (RFC 7739 §5.3, RFC 6864 §4.3).
 pub(crate) struct Identifications {
     key: Key,
-    counters: [u16; COUNTERS],
+    counters: [u32; COUNTERS],
 }
 
 impl Identifications {
     pub(crate) fn new(keys: &Keys) -> Self {
-        Identifications { key: keys.key(Purpose::Ipv4Identification), counters: [0; COUNTERS] }
+        Identifications { key: keys.key(Purpose::IpIdentification), counters: [0; COUNTERS] }
     }
 
     /// The identification of the next datagram from `source` to `destination`.
-    pub(crate) fn next(&mut self, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> u16 {
-        let hash = self.key.prf(&(source, destination, protocol));
-        let counter = &mut self.counters[(hash >> 16) as usize % COUNTERS];
+    pub(crate) fn next(
+        &mut self,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+        protocol: u8,
+    ) -> u32 {
+        let hash = self.key.prf(&(source.into(), destination.into(), protocol));
+        let counter = &mut self.counters[(hash >> 32) as usize % COUNTERS];
         *counter = counter.wrapping_add(1);
-        (hash as u16).wrapping_add(*counter)
+        (hash as u32).wrapping_add(*counter)
     }
 }
 
@@ -137,15 +231,16 @@ impl Identifications {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 
     fn packet(payload: Vec<u8>) -> Packet {
         let header = Header {
-            source: Ipv4Addr::new(10, 0, 0, 1),
-            destination: Ipv4Addr::new(10, 0, 0, 2),
+            source: Ipv4Addr::new(10, 0, 0, 1).into(),
+            destination: Ipv4Addr::new(10, 0, 0, 2).into(),
             protocol: 17,
-            time_to_live: 64,
+            hop_limit: 64,
             identification: 7,
             dont_fragment: false,
         };
@@ -157,7 +252,7 @@ mod tests {
         let mut ids = Identifications::new(&Keys::new([1; 32]));
         let of = |ids: &mut Identifications, last| {
             let source = Ipv4Addr::new(10, 0, 0, 1);
-            ids.next(source, Ipv4Addr::new(10, 0, 0, last), 17)
+            ids.next(source, Ipv4Addr::new(10, 0, 0, last), 17) as u16
         };
         let first: Vec<u16> = (0..1000).map(|_| of(&mut ids, 2)).collect();
         let distinct: std::collections::HashSet<_> = first.iter().collect();
@@ -176,8 +271,8 @@ mod tests {
         assert!(queue.pop().is_some());
         assert!(queue.push(packet(vec![0; 936])));
         assert!(!queue.push(packet(vec![])));
-        queue.clear();
-        assert!(queue.is_empty());
+        queue.forget(packet(vec![]).header.source);
+        assert!(queue.is_empty() && queue.push(packet(vec![0; 900])));
     }
 
     proptest! {

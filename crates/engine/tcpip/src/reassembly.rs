@@ -1,4 +1,5 @@
-//! Fragments put together (RFC 791 §3.2, RFC 815), under limits.
+//! Fragments put together (RFC 791 §3.2, RFC 815, RFC 8200 §4.5), under limits; both families'
+//! together.
 //!
 //! Anybody can send fragments that are never completed, so what is incomplete is bounded: in
 //! bytes, in datagrams, in datagrams of one source, and in time from the first arrival (RFC 1122
@@ -14,25 +15,25 @@ use crate::counters::Counters;
 use crate::secret::Key;
 use crate::time::Instant;
 use crate::wire::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::wire::ipv6::{self, PROTOCOL_ICMPV6};
 use core::time::Duration;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-/// The most bytes that a datagram's payload can have.
-const PAYLOAD_MAX: usize = 65_535 - ipv4::HEADER_LEN;
 /// What an incomplete datagram costs beside its buffers, in bytes.
 const ENTRY_OVERHEAD: usize = 256;
 /// Bytes of an expired datagram that an ICMP error quotes at most (RFC 1812 §4.3.2.3: an error has
 /// at most 576 bytes).
 pub(crate) const QUOTE_MAX: usize = 576 - ipv4::HEADER_LEN - crate::wire::icmpv4::HEADER_LEN;
 
-/// What makes fragments pieces of one datagram (RFC 791 §3.2).
+/// What makes fragments pieces of one datagram (RFC 791 §3.2; RFC 8200 §4.5, where the protocol is
+/// no part of it, and is 0 here).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Id {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     protocol: u8,
-    identification: u16,
+    identification: u32,
 }
 
 struct Entry {
@@ -81,10 +82,10 @@ impl Entry {
     }
 
     /// Adds a piece that is consistent with itself.
-    fn add(&mut self, packet: &ipv4::Packet<'_>) -> Piece {
-        let (piece, start) = (packet.payload(), packet.fragment_offset());
+    fn add(&mut self, fragment: &Fragment<'_>) -> Piece {
+        let (piece, start) = (fragment.payload, fragment.offset);
         let end = start + piece.len();
-        let is_last = !packet.more_fragments();
+        let is_last = !fragment.more;
         let units = start / 8..end.div_ceil(8);
         let had = units.clone().filter(|unit| self.has(*unit)).count();
         if had == units.len() && self.payload.get(start..end) == Some(piece) {
@@ -105,7 +106,7 @@ impl Entry {
             self.len = Some(end);
         }
         if start == 0 {
-            self.header = packet.header().to_vec();
+            self.header = fragment.header.to_vec();
         }
         if self.payload.len() < end {
             self.payload.resize(end, 0);
@@ -115,6 +116,51 @@ impl Entry {
             self.set(unit);
         }
         Piece::Added
+    }
+}
+
+/// A fragment of either family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fragment<'a> {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    /// What the fragmented part holds.
+    pub(crate) protocol: u8,
+    pub(crate) identification: u32,
+    /// Where the payload belongs, in bytes; a multiple of 8.
+    pub(crate) offset: usize,
+    /// It is not the last.
+    pub(crate) more: bool,
+    /// The headers that are repeated in each fragment: IPv4's; or IPv6's with what comes before the
+    /// fragment header, whose number they do not contain any more.
+    pub(crate) header: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Fragment<'a> {
+    /// A fragment of IPv4.
+    pub(crate) fn of_ipv4(packet: &ipv4::Packet<'a>) -> Self {
+        Fragment {
+            source: packet.source().into(),
+            destination: packet.destination().into(),
+            protocol: packet.protocol(),
+            identification: packet.identification().into(),
+            offset: packet.fragment_offset(),
+            more: packet.more_fragments(),
+            header: packet.header(),
+            payload: packet.payload(),
+        }
+    }
+
+    /// Whether a fragment of this length can be where it says: the end of the whole is below 64
+    /// KiB, and pieces meet at multiples of 8 bytes.
+    pub(crate) fn is_possible(&self) -> bool {
+        let len = self.payload.len();
+        let headers = if self.source.is_ipv4() { ipv4::HEADER_LEN } else { 0 };
+        len > 0
+            && (!self.more || len.is_multiple_of(8))
+            && self.offset + len <= 65_535 - headers
+            && (self.offset > 0 || len >= transport_header_len(self.protocol))
     }
 }
 
@@ -141,8 +187,8 @@ pub(crate) struct Datagram {
 
 /// A datagram whose time is up.
 pub(crate) struct Expired {
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     /// The beginning of the first fragment, header included; empty if that did not come.
     pub(crate) quote: Vec<u8>,
 }
@@ -165,7 +211,7 @@ pub(crate) struct Reassembly {
 const fn transport_header_len(protocol: u8) -> usize {
     match protocol {
         PROTOCOL_TCP => 20,
-        PROTOCOL_UDP | PROTOCOL_ICMP => 8,
+        PROTOCOL_UDP | PROTOCOL_ICMP | PROTOCOL_ICMPV6 => 8,
         _ => 0,
     }
 }
@@ -188,25 +234,19 @@ impl Reassembly {
     pub(crate) fn handle_fragment(
         &mut self,
         now: Instant,
-        packet: &ipv4::Packet<'_>,
+        fragment: &Fragment<'_>,
         counters: &mut Counters,
     ) -> Option<Datagram> {
         counters.fragments_received += 1;
-        let len = packet.payload().len();
-        let (offset, more) = (packet.fragment_offset(), packet.more_fragments());
-        let is_possible = len > 0
-            && (!more || len.is_multiple_of(8))
-            && offset + len <= PAYLOAD_MAX
-            && (offset > 0 || len >= transport_header_len(packet.protocol()));
-        if !is_possible {
+        if !fragment.is_possible() {
             counters.dropped_fragment_malformed += 1;
             return None;
         }
         let id = Id {
-            source: packet.source(),
-            destination: packet.destination(),
-            protocol: packet.protocol(),
-            identification: packet.identification(),
+            source: fragment.source,
+            destination: fragment.destination,
+            protocol: if fragment.source.is_ipv4() { fragment.protocol } else { 0 },
+            identification: fragment.identification,
         };
         if !self.entries.contains_key(&id) {
             self.insert(now, id, counters);
@@ -217,7 +257,7 @@ impl Reassembly {
             return None;
         }
         let cost_before = entry.cost();
-        match entry.add(packet) {
+        match entry.add(fragment) {
             Piece::Added => {}
             Piece::Duplicate => counters.dropped_fragment_duplicate += 1,
             Piece::Overlap => {
@@ -228,13 +268,16 @@ impl Reassembly {
         self.bytes = self.bytes - cost_before + entry.cost();
         if entry.is_complete() {
             let mut entry = self.remove(id)?;
-            if entry.header.len() + entry.payload.len() > 65_535 {
+            // RFC 791 §3.2, RFC 8200 §4.5: the header is the first fragment's, the length the
+            // whole's.
+            let (at, counted) = if id.source.is_ipv4() { (2, 0) } else { (4, ipv6::HEADER_LEN) };
+            let len = (entry.header.len() + entry.payload.len()).saturating_sub(counted);
+            let (Ok(len), Some(field)) = (u16::try_from(len), entry.header.get_mut(at..at + 2))
+            else {
                 counters.dropped_fragment_malformed += 1;
                 return None;
-            }
-            // RFC 791 §3.2: the header is the first fragment's, the length the whole's.
-            let total_len = (entry.header.len() + entry.payload.len()) as u16;
-            entry.header[2..4].copy_from_slice(&total_len.to_be_bytes());
+            };
+            field.copy_from_slice(&len.to_be_bytes());
             counters.datagrams_reassembled += 1;
             return Some(Datagram { header: entry.header, payload: entry.payload });
         }
@@ -265,7 +308,7 @@ impl Reassembly {
     }
 
     /// Drops the oldest datagram of `source`.
-    fn evict_from(&mut self, source: Ipv4Addr, counters: &mut Counters) -> bool {
+    fn evict_from(&mut self, source: IpAddr, counters: &mut Counters) -> bool {
         let oldest = self
             .entries
             .iter()
@@ -282,7 +325,7 @@ impl Reassembly {
     /// sources, of the one that has it longest: a flood of single pieces from invented sources
     /// pushes out its own beginning, and spares whoever sends the rest within a moment.
     fn evict(&mut self, short: Short, counters: &mut Counters) -> bool {
-        let mut by_source: HashMap<Ipv4Addr, (usize, u64), Key> =
+        let mut by_source: HashMap<IpAddr, (usize, u64), Key> =
             HashMap::with_hasher(self.entries.hasher().clone());
         for (id, entry) in &self.entries {
             let (held, oldest) = by_source.entry(id.source).or_insert((0, u64::MAX));
@@ -333,17 +376,21 @@ impl Reassembly {
             let units = (0..).take_while(|unit| {
                 entry.have.get(unit / 64).is_some_and(|word| word >> (unit % 64) & 1 == 1)
             });
-            let len = (units.count() * 8).min(entry.payload.len()).min(QUOTE_MAX - quote.len());
+            let len = (units.count() * 8)
+                .min(entry.payload.len())
+                .min(QUOTE_MAX.saturating_sub(quote.len()));
             quote.extend(&entry.payload[..len]);
         }
         Some(Expired { source: id.source, destination: id.destination, quote })
     }
 
-    /// Forgets everything: the interface has lost its address.
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
-        self.bytes = 0;
-        self.deadline = None;
+    /// Forgets what is for `address`, which the interface has lost.
+    pub(crate) fn forget(&mut self, address: IpAddr) {
+        let lost: Vec<Id> =
+            self.entries.keys().filter(|id| id.destination == address).copied().collect();
+        for id in lost {
+            self.remove(id);
+        }
     }
 
     /// Number of incomplete datagrams, and what they cost in bytes.

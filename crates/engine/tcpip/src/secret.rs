@@ -31,7 +31,7 @@ pub(crate) enum Purpose {
     /// Ports that `udp_bind` picks.
     UdpPort,
     /// Identifications of datagrams that may be fragmented (RFC 7739 §5.3).
-    Ipv4Identification,
+    IpIdentification,
     /// Transaction ids of DHCP.
     DhcpTransaction,
     /// Jitter of DHCP's retries.

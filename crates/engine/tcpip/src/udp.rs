@@ -8,7 +8,7 @@ use crate::output::Packet;
 use crate::secret::{Key, Keys, Purpose, Random};
 use crate::socket::{Datagram, UdpId};
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// What a queued datagram costs beside its payload, in bytes: so that a flood of empty ones is
 /// bounded too.
@@ -19,16 +19,20 @@ const DATAGRAM_OVERHEAD: usize = 64;
 const PORT_FIRST: u16 = 32_768;
 const PORT_COUNT: u16 = u16::MAX - PORT_FIRST;
 
+/// The addresses that mean all addresses of the interface, of both families.
+const ANY: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];
+
 /// A datagram in a receive queue.
 struct Received {
-    source: SocketAddrV4,
-    destination: SocketAddrV4,
+    source: SocketAddr,
+    destination: SocketAddr,
     payload: Vec<u8>,
 }
 
 struct Socket {
     /// Unspecified: all addresses of the interface.
-    local: SocketAddrV4,
+    local: SocketAddr,
     received: VecDeque<Received>,
     received_bytes: usize,
     /// Complete but for the checksum.
@@ -50,7 +54,7 @@ pub(crate) struct Udp {
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Socket by local address and port.
-    by_local: HashMap<SocketAddrV4, u32, Key>,
+    by_local: HashMap<SocketAddr, u32, Key>,
     /// Sockets that have something to send, in the order of their turns.
     ready: VecDeque<u32>,
     random: Random,
@@ -89,7 +93,7 @@ impl Udp {
     }
 
     /// True if no socket would share a datagram with one at `local`.
-    fn is_free(&self, local: SocketAddrV4) -> bool {
+    fn is_free(&self, local: SocketAddr) -> bool {
         !self.by_local.keys().any(|other| {
             other.port() == local.port()
                 && (other.ip() == local.ip()
@@ -98,25 +102,25 @@ impl Udp {
         })
     }
 
-    fn pick_port(&mut self, address: Ipv4Addr) -> Option<u16> {
+    fn pick_port(&mut self, address: IpAddr) -> Option<u16> {
         // RFC 6056 §3.3.1: a random start, then the next free one; bounded by their number.
         let start = self.random.below(u32::from(PORT_COUNT)) as u16;
         (0..PORT_COUNT)
             .map(|step| {
                 PORT_FIRST + ((u32::from(start) + u32::from(step)) % u32::from(PORT_COUNT)) as u16
             })
-            .find(|port| self.is_free(SocketAddrV4::new(address, *port)))
+            .find(|port| self.is_free(SocketAddr::new(address, *port)))
     }
 
     /// Opens a socket. The engine has checked that the address is the interface's or unspecified.
-    pub(crate) fn bind(&mut self, mut local: SocketAddrV4) -> Result<UdpId, BindError> {
+    pub(crate) fn bind(&mut self, mut local: SocketAddr) -> Result<UdpId, BindError> {
         if self.by_local.len() >= self.sockets_max {
             return Err(BindError::TooMany);
         }
         if local.port() == 0 {
-            local.set_port(self.pick_port(*local.ip()).ok_or(BindError::NoFreePort)?);
+            local.set_port(self.pick_port(local.ip()).ok_or(BindError::NoFreePort)?);
         } else if !self.is_free(local) {
-            return Err(BindError::InUse(local.into()));
+            return Err(BindError::InUse(local));
         }
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, socket: None });
@@ -138,7 +142,7 @@ impl Udp {
     }
 
     pub(crate) fn local(&self, id: UdpId) -> Option<SocketAddr> {
-        Some(self.socket(id)?.local.into())
+        Some(self.socket(id)?.local)
     }
 
     pub(crate) fn close(&mut self, id: UdpId) {
@@ -154,21 +158,22 @@ impl Udp {
 
     /// The socket that a datagram to `local` is for, `local` being specific or a broadcast
     /// address.
-    fn find(&self, local: SocketAddrV4) -> Option<u32> {
-        let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, local.port());
-        self.by_local.get(&local).or_else(|| self.by_local.get(&any)).copied()
+    fn find(&self, local: SocketAddr) -> Option<u32> {
+        let specific = SocketAddr::new(local.ip(), local.port());
+        let all = ANY.map(|address| SocketAddr::new(address, local.port()));
+        [specific].iter().chain(&all).find_map(|local| self.by_local.get(local)).copied()
     }
 
     /// True if a socket would get a datagram to `local`.
-    pub(crate) fn has_receiver(&self, local: SocketAddrV4) -> bool {
+    pub(crate) fn has_receiver(&self, local: SocketAddr) -> bool {
         self.find(local).is_some()
     }
 
     /// Gives a datagram to its socket; false if there is none.
     pub(crate) fn deliver(
         &mut self,
-        source: SocketAddrV4,
-        destination: SocketAddrV4,
+        source: SocketAddr,
+        destination: SocketAddr,
         payload: &[u8],
         events: &mut Events,
         counters: &mut Counters,
@@ -198,19 +203,9 @@ impl Udp {
         Some(Datagram {
             len,
             truncated: len < received.payload.len(),
-            source: received.source.into(),
-            destination: received.destination.into(),
+            source: received.source,
+            destination: received.destination,
         })
-    }
-
-    /// The socket's own address for a datagram that leaves from `interface`.
-    ///
-    /// # Errors
-    /// [`SendError::Closed`].
-    pub(crate) fn source(&self, id: UdpId, interface: Ipv4Addr) -> Result<SocketAddrV4, SendError> {
-        let local = self.socket(id).ok_or(SendError::Closed)?.local;
-        let address = if local.ip().is_unspecified() { interface } else { *local.ip() };
-        Ok(SocketAddrV4::new(address, local.port()))
     }
 
     /// True if `send` would take `len` bytes of payload now; if not, an event will tell when to try
@@ -264,7 +259,7 @@ impl Udp {
     pub(crate) fn handle_address_lost(&mut self, address: IpAddr, events: &mut Events) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(socket) = &mut slot.socket else { continue };
-            socket.outgoing.retain(|packet| IpAddr::V4(packet.header.source) != address);
+            socket.outgoing.retain(|packet| packet.header.source != address);
             socket.outgoing_bytes =
                 socket.outgoing.iter().map(|packet| cost(packet.payload.len())).sum();
             if core::mem::take(&mut socket.is_send_blocked) {

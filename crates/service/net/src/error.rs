@@ -41,7 +41,6 @@ pub(crate) fn handshake(error: TcpError, remote: SocketAddr) -> Error {
 /// A connection could not even be asked for.
 pub(crate) fn connect(error: ConnectError, remote: SocketAddr) -> Error {
     let kind = match error {
-        ConnectError::Ipv6(_) => ErrorKind::Unsupported,
         ConnectError::NoAddress => ErrorKind::NetworkDown,
         ConnectError::NoRoute(_) => ErrorKind::NetworkUnreachable,
         ConnectError::NoFreePort => ErrorKind::AddrInUse,
@@ -59,7 +58,6 @@ pub(crate) fn listen(error: ListenError, local: SocketAddr) -> Error {
     let kind = match error {
         ListenError::InUse(_) | ListenError::NoFreePort => ErrorKind::AddrInUse,
         ListenError::NotOurs(_) => ErrorKind::AddrNotAvailable,
-        ListenError::Ipv6(_) => ErrorKind::Unsupported,
         ListenError::TooMany => ErrorKind::QuotaExceeded,
         _ => ErrorKind::InvalidInput,
     };
@@ -70,7 +68,6 @@ pub(crate) fn bind(error: BindError, local: SocketAddr) -> Error {
     let kind = match error {
         BindError::InUse(_) | BindError::NoFreePort => ErrorKind::AddrInUse,
         BindError::NotOurs(_) => ErrorKind::AddrNotAvailable,
-        BindError::Ipv6(_) => ErrorKind::Unsupported,
         BindError::TooMany => ErrorKind::QuotaExceeded,
         _ => ErrorKind::InvalidInput,
     };
@@ -79,7 +76,6 @@ pub(crate) fn bind(error: BindError, local: SocketAddr) -> Error {
 
 pub(crate) fn send(error: SendError, len: usize, destination: SocketAddr) -> Error {
     let kind = match error {
-        SendError::Ipv6(_) => ErrorKind::Unsupported,
         SendError::NoAddress => ErrorKind::NetworkDown,
         SendError::NoRoute(_) => ErrorKind::NetworkUnreachable,
         SendError::Closed => ErrorKind::NotConnected,

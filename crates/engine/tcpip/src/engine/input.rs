@@ -5,22 +5,22 @@
 use super::{Engine, FrameChecksum};
 use crate::config::is_host_address;
 use crate::icmp::IcmpError;
-use crate::output::{Packet, TIME_TO_LIVE};
-use crate::reassembly::{Expired, QUOTE_MAX};
+use crate::output::{Header, Packet, TIME_TO_LIVE};
+use crate::reassembly::{Expired, Fragment, QUOTE_MAX};
 use crate::time::Instant;
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{self, Frame};
 use crate::wire::icmpv4::{self, Message};
-use crate::wire::ipv4::{self, Header, Options, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::wire::ipv4::{self, Options, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::wire::{dhcp, udp};
 use core::num::NonZeroU16;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 /// A datagram that is whole and for us.
 #[derive(Clone, Copy)]
 struct Received<'a> {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     protocol: u8,
     /// The IP header, for an ICMP error to quote.
     header: &'a [u8],
@@ -126,11 +126,12 @@ impl Engine {
             return;
         }
         if packet.is_fragment() {
-            let whole = self.reassembly.handle_fragment(now, &packet, &mut self.counters);
+            let fragment = Fragment::of_ipv4(&packet);
+            let whole = self.reassembly.handle_fragment(now, &fragment, &mut self.counters);
             let Some(whole) = whole else { return };
             let received = Received {
-                source,
-                destination,
+                source: source.into(),
+                destination: destination.into(),
                 protocol: packet.protocol(),
                 header: &whole.header,
                 payload: &whole.payload,
@@ -142,8 +143,8 @@ impl Engine {
             self.handle_datagram(now, received);
         } else {
             let received = Received {
-                source,
-                destination,
+                source: source.into(),
+                destination: destination.into(),
                 protocol: packet.protocol(),
                 header: packet.header(),
                 payload: packet.payload(),
@@ -195,11 +196,13 @@ impl Engine {
     pub(super) fn receive_loopback(&mut self, now: Instant) {
         for _ in 0..self.loopback.len() {
             let Some(Packet { header, payload, mss }) = self.loopback.pop() else { return };
+            let mut bytes = [0; 128];
+            let start = header.write(self.mac, self.mac, payload.len(), 0, false, &mut bytes);
             let received = Received {
                 source: header.source,
                 destination: header.destination,
                 protocol: header.protocol,
-                header: &header.to_bytes(payload.len()),
+                header: &bytes[ethernet::HEADER_LEN..start],
                 payload: &payload,
                 checksum: FrameChecksum::Blank,
                 mss,
@@ -235,7 +238,7 @@ impl Engine {
                 return;
             }
         }
-        self.tcp.handle_segment(now, source.into(), destination.into(), payload, received.mss);
+        self.tcp.handle_segment(now, source, destination, payload, received.mss);
     }
 
     fn handle_udp(&mut self, now: Instant, received: Received<'_>) {
@@ -249,8 +252,8 @@ impl Engine {
             self.counters.dropped_udp_checksum += 1;
             return;
         }
-        let source = SocketAddrV4::new(received.source, datagram.source_port);
-        let destination = SocketAddrV4::new(received.destination, datagram.destination_port);
+        let source = SocketAddr::new(received.source, datagram.source_port);
+        let destination = SocketAddr::new(received.destination, datagram.destination_port);
         if self.dhcp.is_some() && destination.port() == dhcp::CLIENT_PORT {
             match source.port() {
                 dhcp::SERVER_PORT => self.handle_dhcp(now, datagram.payload),
@@ -329,8 +332,8 @@ impl Engine {
                 true
             }
             // Our UDP sockets have no peer, so that no error can be theirs (RFC 1122 §4.1.3.3).
-            PROTOCOL_UDP => self.udp.has_receiver(SocketAddrV4::new(
-                quoted.source(),
+            PROTOCOL_UDP => self.udp.has_receiver(SocketAddr::new(
+                quoted.source().into(),
                 u16::from_be_bytes([quoted.payload()[0], quoted.payload()[1]]),
             )),
             _ => false,
@@ -369,8 +372,8 @@ impl Engine {
     fn send_icmp_error(
         &mut self,
         now: Instant,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: IpAddr,
+        destination: IpAddr,
         (kind, code): (u8, u8),
         quote: &[u8],
     ) {
@@ -384,13 +387,13 @@ impl Engine {
     }
 
     /// Queues an ICMP message; false if there is no room.
-    fn queue_icmp(&mut self, source: Ipv4Addr, destination: Ipv4Addr, payload: Vec<u8>) -> bool {
+    fn queue_icmp(&mut self, source: IpAddr, destination: IpAddr, payload: Vec<u8>) -> bool {
         let identification = self.identifications.next(source, destination, PROTOCOL_ICMP);
         let header = Header {
             source,
             destination,
             protocol: PROTOCOL_ICMP,
-            time_to_live: TIME_TO_LIVE,
+            hop_limit: TIME_TO_LIVE,
             identification,
             dont_fragment: false,
         };

@@ -4,28 +4,51 @@ use super::Engine;
 use super::transmit::Route;
 use crate::config::is_host_address;
 use crate::error::{BindError, ConnectError, ListenError, SendError, TcpError};
-use crate::output::{Packet, TIME_TO_LIVE};
+use crate::output::{Header, Packet, TIME_TO_LIVE};
 use crate::socket::{Accepted, Datagram, Keepalive, ListenerId, TcpId, TcpStatus, UdpId};
 use crate::time::Instant;
-use crate::wire::ipv4::{Header, PROTOCOL_UDP};
-use crate::wire::{dhcp, udp};
-use std::net::{Ipv4Addr, SocketAddr};
+use crate::wire::ipv4::PROTOCOL_UDP;
+use crate::wire::{dhcp, ipv6, udp};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// An address as the engine knows it: an IPv4 address in IPv6's clothes without these (RFC 4291
+/// §2.5.5.2), and without scope, for there is one interface.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// True if `address` can be one host's, ourselves included.
+fn is_host(address: IpAddr) -> bool {
+    address.is_loopback()
+        || match address {
+            IpAddr::V4(address) => is_host_address(address),
+            IpAddr::V6(address) => ipv6::is_host_address(address),
+        }
+}
 
 impl Engine {
-    /// True if sockets may be bound to `address`: any of ours.
-    fn is_bindable(&self, address: Ipv4Addr) -> bool {
-        address.is_unspecified()
-            || address.is_loopback()
-            || self.lease.as_ref().is_some_and(|lease| lease.address == address)
+    /// True if packets to `address` are for us.
+    fn is_ours(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.lease.as_ref().is_some_and(|l| l.address == address),
+            IpAddr::V6(_) => false,
+        }
     }
 
-    /// The address that a packet to `destination` is sent from (RFC 1122 §3.3.4.3: with one
-    /// address per network there is one choice).
-    fn source_for(&self, destination: Ipv4Addr) -> Option<Ipv4Addr> {
-        if destination.is_loopback() {
-            return Some(Ipv4Addr::LOCALHOST);
+    /// True if sockets may be bound to `address`: any of ours.
+    fn is_bindable(&self, address: IpAddr) -> bool {
+        address.is_unspecified() || address.is_loopback() || self.is_ours(address)
+    }
+
+    /// The address that a packet to `destination` is sent from: for IPv4 there is one choice (RFC
+    /// 1122 §3.3.4.3).
+    fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
+        match destination {
+            IpAddr::V4(address) if address.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(address) if address.is_loopback() => Some(Ipv6Addr::LOCALHOST.into()),
+            IpAddr::V4(_) => self.lease.as_ref().map(|lease| lease.address.into()),
+            IpAddr::V6(_) => None,
         }
-        self.lease.as_ref().map(|lease| lease.address)
     }
 }
 
@@ -42,8 +65,8 @@ impl Engine {
         local: SocketAddr,
         backlog: usize,
     ) -> Result<ListenerId, ListenError> {
-        let SocketAddr::V4(local_v4) = local else { return Err(ListenError::Ipv6(local)) };
-        if !self.is_bindable(*local_v4.ip()) {
+        let local = canonical(local);
+        if !self.is_bindable(local.ip()) {
             return Err(ListenError::NotOurs(local));
         }
         self.tcp.listen(local, backlog)
@@ -70,15 +93,14 @@ impl Engine {
     /// # Errors
     /// [`ConnectError`], if it cannot even be tried.
     pub fn tcp_connect(&mut self, now: Instant, remote: SocketAddr) -> Result<TcpId, ConnectError> {
-        let SocketAddr::V4(remote_v4) = remote else { return Err(ConnectError::Ipv6(remote)) };
-        let address = *remote_v4.ip();
-        let is_connectable = address.is_loopback() || is_host_address(address);
-        if !is_connectable || remote.port() == 0 {
+        let remote = canonical(remote);
+        let address = remote.ip();
+        if !is_host(address) || remote.port() == 0 {
             return Err(ConnectError::BadAddress(remote));
         }
         let local = self.source_for(address).ok_or(ConnectError::NoAddress)?;
         match self.route(address) {
-            Route::Neighbour(_) | Route::Loopback => self.tcp.connect(now, local.into(), remote),
+            Route::Neighbour(_) | Route::Loopback => self.tcp.connect(now, local, remote),
             // RFC 9293 §3.9.2.3 (MUST-46): not to a broadcast address.
             Route::Group(_) => Err(ConnectError::BadAddress(remote)),
             Route::None => Err(ConnectError::NoRoute(remote)),
@@ -180,14 +202,14 @@ impl Engine {
     /// # Errors
     /// [`BindError`], naming the address.
     pub fn udp_bind(&mut self, local: SocketAddr) -> Result<UdpId, BindError> {
-        let SocketAddr::V4(local_v4) = local else { return Err(BindError::Ipv6(local)) };
-        if !self.is_bindable(*local_v4.ip()) {
+        let local = canonical(local);
+        if !self.is_bindable(local.ip()) {
             return Err(BindError::NotOurs(local));
         }
         if self.dhcp.is_some() && local.port() == dhcp::CLIENT_PORT {
             return Err(BindError::InUse(local));
         }
-        self.udp.bind(local_v4)
+        self.udp.bind(local)
     }
 
     /// Address and port of a socket.
@@ -208,14 +230,12 @@ impl Engine {
         destination: SocketAddr,
         payload: &[u8],
     ) -> Result<bool, SendError> {
-        let local = self.udp.source(id, Ipv4Addr::UNSPECIFIED)?;
-        let SocketAddr::V4(to) = destination else { return Err(SendError::Ipv6(destination)) };
-        let address = *to.ip();
-        let is_sendable = is_host_address(address)
-            || address.is_loopback()
-            || address.is_multicast()
-            || address.is_broadcast();
-        if !is_sendable || to.port() == 0 {
+        let local = self.udp.local(id).ok_or(SendError::Closed)?;
+        let destination = canonical(destination);
+        let address = destination.ip();
+        let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        let is_sendable = is_host(address) || address.is_multicast() || is_broadcast;
+        if !is_sendable || destination.port() == 0 {
             return Err(SendError::BadAddress(destination));
         }
         if payload.len() > udp::PAYLOAD_MAX {
@@ -227,8 +247,9 @@ impl Engine {
             ip if ip.is_loopback() != (self.route(address) == Route::Loopback) => {
                 return Err(SendError::NoRoute(destination));
             }
-            ip if !self.is_bindable(*ip) => return Err(SendError::NoAddress),
-            ip => *ip,
+            ip if ip.is_ipv4() != address.is_ipv4() => return Err(SendError::NoRoute(destination)),
+            ip if !self.is_bindable(ip) => return Err(SendError::NoAddress),
+            ip => ip,
         };
         if self.route(address) == Route::None {
             return Err(SendError::NoRoute(destination));
@@ -238,14 +259,14 @@ impl Engine {
             return Ok(false);
         }
         let mut datagram = Vec::with_capacity(len);
-        datagram.extend(udp::header(local.port(), to.port(), payload.len()));
+        datagram.extend(udp::header(local.port(), destination.port(), payload.len()));
         datagram.extend(payload);
         let header = Header {
             source,
             destination: address,
             protocol: PROTOCOL_UDP,
             // RFC 1112 §6.1: what goes to a group stays on the link unless asked otherwise.
-            time_to_live: if address.is_multicast() { 1 } else { TIME_TO_LIVE },
+            hop_limit: if address.is_multicast() { 1 } else { TIME_TO_LIVE },
             // Drawn when it is sent.
             identification: 0,
             dont_fragment: false,

@@ -7,19 +7,20 @@
 use super::{Engine, PartialChecksum, Transmit};
 use crate::config::{Lease, MacAddress};
 use crate::dhcp::Message;
-use crate::output::{PAYLOAD_START, Packet, TIME_TO_LIVE};
+use crate::output::{Header, Packet, TIME_TO_LIVE, ip_header_len, payload_start};
 use crate::time::Instant;
 use crate::wire::checksum::Sum;
-use crate::wire::ipv4::{self, Header, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::wire::ipv4::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::wire::{dhcp, ethernet, udp};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Where TCP's checksum stands in its header (RFC 9293 §3.1).
 const TCP_CHECKSUM_OFFSET: usize = 16;
 
-/// A TCP checksum left to the device.
-const TCP_PARTIAL_CHECKSUM: PartialChecksum =
-    PartialChecksum { start: PAYLOAD_START as u16, offset: TCP_CHECKSUM_OFFSET as u16 };
+/// A checksum `offset` bytes into a transport's header, left to the device.
+const fn partial_checksum(destination: IpAddr, offset: usize) -> PartialChecksum {
+    PartialChecksum { start: payload_start(destination) as u16, offset: offset as u16 }
+}
 
 /// Where a packet goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) enum Route {
     /// To everybody, or a group, on the link.
     Group(MacAddress),
     /// To this neighbour: the destination, or the router.
-    Neighbour(Ipv4Addr),
+    Neighbour(IpAddr),
     /// Nowhere.
     None,
 }
@@ -56,15 +57,43 @@ fn route(lease: Option<&Lease>, destination: Ipv4Addr) -> Route {
     } else if destination.is_multicast() {
         Route::Group(multicast_mac(destination))
     } else if lease.is_on_link(destination) {
-        Route::Neighbour(destination)
+        Route::Neighbour(destination.into())
     } else {
-        lease.gateway.map_or(Route::None, Route::Neighbour)
+        lease.gateway.map_or(Route::None, |gateway| Route::Neighbour(gateway.into()))
     }
 }
 
 impl Engine {
-    pub(super) fn route(&self, destination: Ipv4Addr) -> Route {
-        route(self.lease.as_ref(), destination)
+    /// Where a packet to `destination` goes next.
+    pub(super) fn route(&self, destination: IpAddr) -> Route {
+        match destination {
+            IpAddr::V4(destination) => route(self.lease.as_ref(), destination),
+            IpAddr::V6(_) => Route::None,
+        }
+    }
+
+    /// The hardware address of a neighbour, if it is known.
+    fn lookup(&mut self, now: Instant, neighbour: IpAddr) -> Option<MacAddress> {
+        match neighbour {
+            IpAddr::V4(address) => self.neighbours.lookup(now, address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Keeps a packet until `neighbour` has said its hardware address.
+    fn park(&mut self, now: Instant, neighbour: IpAddr, packet: Packet) {
+        match neighbour {
+            IpAddr::V4(address) => {
+                self.neighbours.park(now, address, packet, &mut self.counters);
+            }
+            IpAddr::V6(_) => {}
+        }
+        self.report_failed_neighbours(now);
+    }
+
+    /// True if the device finishes checksums of `address`'s family.
+    fn has_checksum_offload(&self, address: IpAddr) -> bool {
+        address.is_ipv4() && self.transmit_checksum_offload
     }
 
     /// Writes the next frame into `buffer`, which must have at least `14 + mtu` bytes and
@@ -134,11 +163,11 @@ impl Engine {
         packet.header.identification = self.identifications.next(source, destination, protocol);
         self.counters.udp_sent += 1;
         let len = packet.payload.len();
-        let is_one_frame = ipv4::HEADER_LEN + len <= self.mtu;
-        if self.transmit_checksum_offload && is_one_frame {
+        let is_one_frame = ip_header_len(destination) + len <= self.mtu;
+        if self.has_checksum_offload(destination) && is_one_frame {
             let to = match self.route(destination) {
                 Route::Group(mac) => Some(mac),
-                Route::Neighbour(next) => self.neighbours.lookup(now, next),
+                Route::Neighbour(next) => self.lookup(now, next),
                 Route::Loopback | Route::None => None,
             };
             if let Some(to) = to {
@@ -146,10 +175,8 @@ impl Engine {
                 let field = udp::CHECKSUM_OFFSET..udp::HEADER_LEN;
                 packet.payload[field].copy_from_slice(&sum.to_be_bytes());
                 let mut transmit = self.write(to, packet, 0, buffer);
-                transmit.partial_checksum = Some(PartialChecksum {
-                    start: PAYLOAD_START as u16,
-                    offset: udp::CHECKSUM_OFFSET as u16,
-                });
+                transmit.partial_checksum =
+                    Some(partial_checksum(destination, udp::CHECKSUM_OFFSET));
                 return Some(Some(transmit));
             }
         }
@@ -159,23 +186,21 @@ impl Engine {
     }
 
     fn transmit_tcp(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Option<Transmit>> {
-        let (headers, room) = buffer.split_at_mut(PAYLOAD_START);
-        let out = self.tcp.poll_transmit(now, room)?;
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (out.source, out.destination) else {
-            return Some(None);
-        };
-        let segment = &mut room[..out.len];
+        let out = self.tcp.poll_transmit_behind(now, buffer, payload_start)?;
+        let (source, destination) = (out.source, out.destination);
+        let start = payload_start(destination);
+        let segment = &mut buffer[start..start + out.len];
         let header = Header {
             source,
             destination,
             protocol: PROTOCOL_TCP,
-            time_to_live: TIME_TO_LIVE,
+            hop_limit: TIME_TO_LIVE,
             // Atomic: never fragmented, so that it needs no identification (RFC 6864 §4.1).
             identification: 0,
             dont_fragment: true,
         };
-        let to = match route(self.lease.as_ref(), destination) {
-            Route::Neighbour(next) => match self.neighbours.lookup(now, next) {
+        let to = match self.route(destination) {
+            Route::Neighbour(next) => match self.lookup(now, next) {
                 Some(to) => to,
                 None => {
                     if out.mss.is_some() {
@@ -184,8 +209,7 @@ impl Engine {
                         fill_tcp_checksum(source, destination, segment);
                     }
                     let packet = Packet { header, payload: segment.to_vec(), mss: out.mss };
-                    self.neighbours.park(now, next, packet, &mut self.counters);
-                    self.report_failed_neighbours(now);
+                    self.park(now, next, packet);
                     return Some(None);
                 }
             },
@@ -198,21 +222,16 @@ impl Engine {
                 return Some(None);
             }
         };
-        let partial_checksum = if self.transmit_checksum_offload {
+        let partial_checksum = if self.has_checksum_offload(destination) {
             leave_tcp_checksum(source, destination, segment);
-            Some(TCP_PARTIAL_CHECKSUM)
+            Some(partial_checksum(destination, TCP_CHECKSUM_OFFSET))
         } else {
             fill_tcp_checksum(source, destination, segment);
             None
         };
-        headers[..ethernet::HEADER_LEN].copy_from_slice(&ethernet::header(
-            to,
-            self.mac,
-            ethernet::TYPE_IPV4,
-        ));
-        headers[ethernet::HEADER_LEN..].copy_from_slice(&header.to_bytes(out.len));
+        header.write(self.mac, to, out.len, 0, false, buffer);
         self.counters.tcp_large_frames_sent += u64::from(out.mss.is_some());
-        Some(Some(Transmit { len: PAYLOAD_START + out.len, partial_checksum, mss: out.mss }))
+        Some(Some(Transmit { len: start + out.len, partial_checksum, mss: out.mss }))
     }
 
     fn next_dhcp(&mut self, now: Instant) -> Option<Packet> {
@@ -221,10 +240,10 @@ impl Engine {
         let payload =
             udp::to_bytes((source, dhcp::CLIENT_PORT), (destination, dhcp::SERVER_PORT), &payload);
         let header = Header {
-            source,
-            destination,
+            source: source.into(),
+            destination: destination.into(),
             protocol: PROTOCOL_UDP,
-            time_to_live: TIME_TO_LIVE,
+            hop_limit: TIME_TO_LIVE,
             identification: self.identifications.next(source, destination, PROTOCOL_UDP),
             dont_fragment: false,
         };
@@ -235,11 +254,10 @@ impl Engine {
     fn send(&mut self, now: Instant, packet: Packet, buffer: &mut [u8]) -> Option<Transmit> {
         let to = match self.route(packet.header.destination) {
             Route::Group(to) => to,
-            Route::Neighbour(next) => match self.neighbours.lookup(now, next) {
+            Route::Neighbour(next) => match self.lookup(now, next) {
                 Some(to) => to,
                 None => {
-                    self.neighbours.park(now, next, packet, &mut self.counters);
-                    self.report_failed_neighbours(now);
+                    self.park(now, next, packet);
                     return self.transmit_arp(buffer);
                 }
             },
@@ -276,14 +294,16 @@ impl Engine {
             self.counters.fragments_sent += 1;
         }
         let mss = packet.mss;
+        let destination = packet.header.destination;
+        let partial_checksum = mss.map(|_| partial_checksum(destination, TCP_CHECKSUM_OFFSET));
         self.counters.tcp_large_frames_sent += u64::from(mss.is_some());
         self.fragmenting = next.map(|next| (to, packet, next));
-        Transmit { len, partial_checksum: mss.map(|_| TCP_PARTIAL_CHECKSUM), mss }
+        Transmit { len, partial_checksum, mss }
     }
 }
 
 /// Leaves the checksum of a segment whose field is zero to the device.
-fn leave_tcp_checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &mut [u8]) {
+fn leave_tcp_checksum(source: IpAddr, destination: IpAddr, segment: &mut [u8]) {
     let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, segment.len()).partial();
     if let Some(field) = segment.get_mut(TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2) {
         field.copy_from_slice(&sum.to_be_bytes());
@@ -291,7 +311,7 @@ fn leave_tcp_checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &mut [u8
 }
 
 /// Fills in the checksum of a segment whose field is zero.
-fn fill_tcp_checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &mut [u8]) {
+fn fill_tcp_checksum(source: IpAddr, destination: IpAddr, segment: &mut [u8]) {
     let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, segment.len())
         .then(segment)
         .finish();
@@ -313,8 +333,8 @@ mod tests {
             dns: vec![],
         };
         let of = |a, b, c, d| route(Some(&lease), Ipv4Addr::new(a, b, c, d));
-        assert_eq!(of(10, 0, 0, 9), Route::Neighbour(Ipv4Addr::new(10, 0, 0, 9)));
-        assert_eq!(of(10, 0, 1, 9), Route::Neighbour(Ipv4Addr::new(10, 0, 0, 1)));
+        assert_eq!(of(10, 0, 0, 9), Route::Neighbour(Ipv4Addr::new(10, 0, 0, 9).into()));
+        assert_eq!(of(10, 0, 1, 9), Route::Neighbour(Ipv4Addr::new(10, 0, 0, 1).into()));
         assert_eq!(of(10, 0, 0, 255), Route::Group(MacAddress::BROADCAST));
         assert_eq!(of(255, 255, 255, 255), Route::Group(MacAddress::BROADCAST));
         assert_eq!(of(239, 129, 2, 3), Route::Group(MacAddress([0x01, 0x00, 0x5e, 0x01, 2, 3])));

@@ -367,7 +367,7 @@ impl Router {
             self.counters.dropped_forward_too_big += 1;
             return;
         }
-        let identification = self.identifications.next(source, destination, PROTOCOL_ICMP);
+        let identification = self.identifications.next(source, destination, PROTOCOL_ICMP) as u16;
         let header = Header {
             source,
             destination,

@@ -15,9 +15,6 @@ impl Tcp {
         local: SocketAddr,
         backlog: usize,
     ) -> Result<ListenerId, ListenError> {
-        if local.is_ipv6() {
-            return Err(ListenError::Ipv6(local));
-        }
         if self.listeners.len() >= self.limits.listeners {
             return Err(ListenError::TooMany);
         }
@@ -67,15 +64,9 @@ impl Tcp {
         local: IpAddr,
         remote: SocketAddr,
     ) -> Result<TcpId, ConnectError> {
-        if remote.is_ipv6() || local.is_ipv6() {
-            return Err(ConnectError::Ipv6(remote));
-        }
-        let is_host = match remote.ip() {
-            IpAddr::V4(address) => {
-                !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()
-            }
-            IpAddr::V6(_) => false,
-        };
+        let address = remote.ip();
+        let is_broadcast = address == IpAddr::V4(core::net::Ipv4Addr::BROADCAST);
+        let is_host = !address.is_unspecified() && !address.is_multicast() && !is_broadcast;
         if !is_host || remote.port() == 0 {
             return Err(ConnectError::BadAddress(remote));
         }

@@ -18,6 +18,10 @@ pub(crate) struct Listener {
     pub(crate) half_open: usize,
 }
 
+/// The addresses that mean all addresses of the interface, of both families.
+const ANY: [IpAddr; 2] =
+    [IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED)];
+
 /// All listening sockets. Finding one costs O(log n).
 #[derive(Default)]
 pub(crate) struct Listeners {
@@ -41,12 +45,9 @@ impl Listeners {
 
     /// The listener for `port` on `address`: one bound to that address before one bound to all.
     pub(crate) fn find(&self, address: IpAddr, port: u16) -> Option<ListenerId> {
-        let any = match address {
-            IpAddr::V4(_) => IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED),
-        };
-        let find = |address| self.by_address.get(&(port, address)).copied();
-        let index = find(address).or_else(|| find(any))?;
+        let mut candidates = [address].into_iter().chain(ANY);
+        let index =
+            candidates.find_map(|address| self.by_address.get(&(port, address)).copied())?;
         Some(ListenerId::new(index, self.entries.generation(index)?))
     }
 
@@ -72,7 +73,11 @@ impl Listeners {
             local.set_port(port);
         }
         let key = (local.port(), local.ip());
-        if self.by_address.contains_key(&key) {
+        let clashes = match key.1.is_unspecified() {
+            true => ANY.iter().any(|any| self.by_address.contains_key(&(key.0, *any))),
+            false => self.by_address.contains_key(&key),
+        };
+        if clashes {
             return Err(ListenError::InUse(local));
         }
         let listener = Listener { local, backlog, queue: VecDeque::new(), half_open: 0 };

@@ -80,9 +80,11 @@ const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     mtu: usize,
-    /// Bytes of TCP header and payload that fit into a frame that the device cuts; 0 if it cuts
-    /// none.
+    /// Bytes of TCP header and payload that fit into a frame that the device cuts, over IPv4; 0 if
+    /// it cuts none.
     large_segment_bytes: usize,
+    /// The same over IPv6.
+    large_segment_bytes_ipv6: usize,
     receive_bytes: usize,
     send_bytes: usize,
     /// The shift of our window field: the least with which `receive_bytes` fits into it.
@@ -99,6 +101,7 @@ impl Settings {
         Settings {
             mtu,
             large_segment_bytes,
+            large_segment_bytes_ipv6: 0,
             receive_bytes,
             send_bytes: limits.tcp_send_bytes,
             window_shift: (0..14).find(|shift| receive_bytes >> shift <= 65_535).unwrap_or(14),
@@ -106,6 +109,16 @@ impl Settings {
             connect_timeout: limits.tcp_connect_timeout,
             user_timeout: limits.tcp_user_timeout,
             fin_wait_2: limits.tcp_fin_wait_2_timeout,
+        }
+    }
+
+    /// Bytes of TCP header and payload that fit into a frame that the device cuts for a connection;
+    /// 0 if it cuts none.
+    fn large_segment_bytes(&self, tuple: &Tuple) -> usize {
+        if tuple.remote.is_ipv4() {
+            self.large_segment_bytes
+        } else {
+            self.large_segment_bytes_ipv6
         }
     }
 
@@ -322,10 +335,21 @@ impl Tcp {
         }
     }
 
-    /// Writes the next segment, with a zero checksum, to the start of `segment`, which has room for
-    /// the largest IP packet of the link without its header, and for the largest segment that the
-    /// device cuts.
+    /// [`poll_transmit_behind`](Self::poll_transmit_behind) nothing.
+    #[cfg(test)]
     pub(crate) fn poll_transmit(&mut self, now: Instant, segment: &mut [u8]) -> Option<SegmentOut> {
+        self.poll_transmit_behind(now, segment, |_| 0)
+    }
+
+    /// Writes the next segment, with a zero checksum, into `frame`, as many bytes from its start as
+    /// `start` says of its destination's family. Behind these there is room for the largest IP
+    /// packet of the link without its header, and for the largest segment that the device cuts.
+    pub(crate) fn poll_transmit_behind(
+        &mut self,
+        now: Instant,
+        frame: &mut [u8],
+        start: impl Fn(IpAddr) -> usize,
+    ) -> Option<SegmentOut> {
         loop {
             // Replies and connections take turns, so that neither starves the other.
             self.is_reply_turn = !self.is_reply_turn;
@@ -334,6 +358,7 @@ impl Tcp {
             {
                 self.shared.counters.tcp_segments_sent += 1;
                 let (source, destination) = (reply.tuple.local, reply.tuple.remote);
+                let segment = &mut frame[start(destination)..];
                 let len = reply.header.emit(segment);
                 return Some(SegmentOut { source, destination, len, mss: None });
             }
@@ -345,8 +370,9 @@ impl Tcp {
             };
             // A connection that ended meanwhile is still in the list, or another is in its slot.
             let Some(connection) = self.connections.get_mut(index) else { continue };
-            let written = connection.transmit(now, segment, &mut self.shared);
             let (source, destination) = (connection.tuple.local, connection.tuple.remote);
+            let segment = &mut frame[start(destination)..];
+            let written = connection.transmit(now, segment, &mut self.shared);
             self.settle(now, index);
             if let Some(Written { len, mss, segments }) = written {
                 self.shared.counters.tcp_segments_sent += u64::from(segments);

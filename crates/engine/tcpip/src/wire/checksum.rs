@@ -5,7 +5,7 @@
 //! as all carries come back in at the end (§2(C)), and the same in either byte order up to a swap
 //! of the result (§2(B)).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// A sum in progress over bytes that come in pieces of any length.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,17 +57,24 @@ fn native(word: &[u8]) -> u64 {
 }
 
 impl Sum {
-    /// The sum of the pseudo-header of TCP and UDP over IPv4 (RFC 9293 §3.1).
+    /// The sum of the pseudo-header of TCP and UDP over IPv4 (RFC 9293 §3.1) or of anything over
+    /// IPv6 (RFC 8200 §8.1). Both addresses are of one family.
     pub(crate) fn of_pseudo_header(
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
         protocol: u8,
         len: usize,
     ) -> Sum {
-        let (source, destination) = (source.to_bits(), destination.to_bits());
-        let mut wide = u64::from(source) + u64::from(destination);
-        wide += u64::from(protocol) + (len as u64 & 0xffff);
-        let mut folded = wide;
+        // In one's complement words of any width sum to the same.
+        let words = |address: IpAddr| match address {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                [96, 64, 32, 0].iter().map(|shift| u64::from((bits >> shift) as u32)).sum()
+            }
+        };
+        let wide = words(source.into()) + words(destination.into());
+        let mut folded = wide + u64::from(protocol) + (len as u64 & 0xffff_ffff);
         while folded > 0xffff {
             folded = (folded >> 16) + (folded & 0xffff);
         }
@@ -107,6 +114,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     /// The definition, word by word.
     fn naive(bytes: &[u8]) -> u16 {
@@ -160,6 +168,20 @@ mod tests {
             bytes.extend(destination.octets());
             bytes.extend([0, protocol]);
             bytes.extend((len as u16).to_be_bytes());
+            let sum = Sum::of_pseudo_header(source, destination, protocol, len);
+            prop_assert_eq!(sum.finish(), naive(&bytes));
+        }
+
+        #[test]
+        fn the_pseudo_header_of_ipv6_counts_as_its_bytes(
+            source: u128, destination: u128, protocol: u8, len in 0usize..70_000,
+        ) {
+            let (source, destination) = (Ipv6Addr::from(source), Ipv6Addr::from(destination));
+            let mut bytes = Vec::new();
+            bytes.extend(source.octets());
+            bytes.extend(destination.octets());
+            bytes.extend((len as u32).to_be_bytes());
+            bytes.extend([0, 0, 0, protocol]);
             let sum = Sum::of_pseudo_header(source, destination, protocol, len);
             prop_assert_eq!(sum.finish(), naive(&bytes));
         }

@@ -10,10 +10,12 @@ pub(crate) mod dhcp;
 pub(crate) mod ethernet;
 pub(crate) mod icmpv4;
 pub(crate) mod ipv4;
+#[allow(dead_code, reason = "read from the next change on")]
+pub(crate) mod ipv6;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The big-endian number at `at`; 0 past the end, so that no caller can panic.
 pub(crate) fn read_u16(bytes: &[u8], at: usize) -> u16 {
@@ -28,6 +30,15 @@ pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     match bytes.get(at..at + 4) {
         Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
         _ => 0,
+    }
+}
+
+/// The IPv6 address at `at`; `::` past the end.
+#[allow(dead_code, reason = "read from the next change on")]
+fn read_ipv6(bytes: &[u8], at: usize) -> Ipv6Addr {
+    match bytes.get(at..at + 16).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()) {
+        Some(octets) => Ipv6Addr::from(octets),
+        None => Ipv6Addr::UNSPECIFIED,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::checksum::Sum;
 use super::ipv4::PROTOCOL_UDP;
 use super::read_u16;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Length of a header in bytes.
 pub(crate) const HEADER_LEN: usize = 8;
@@ -11,7 +11,8 @@ pub(crate) const HEADER_LEN: usize = 8;
 /// Where the checksum stands in the header.
 pub(crate) const CHECKSUM_OFFSET: usize = 6;
 
-/// The most bytes that a datagram over IPv4 carries: 65,535 less two headers.
+/// The most bytes that a datagram over IPv4 carries: 65,535 less two headers. Over IPv6 it is 20
+/// more (RFC 8200 §3 counts the payload alone), which nobody misses.
 pub(crate) const PAYLOAD_MAX: usize = 65_535 - super::ipv4::HEADER_LEN - HEADER_LEN;
 
 /// A datagram whose header is whole and whose length lies within the bytes.
@@ -38,12 +39,25 @@ impl<'a> Datagram<'a> {
         })
     }
 
-    /// The checksum is right, or the sender computed none (RFC 768: the field is zero).
-    pub(crate) fn checksum_is_valid(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
+    /// The sender computed no checksum (RFC 768: the field is zero).
+    pub(crate) fn has_no_checksum(&self) -> bool {
         read_u16(self.bytes, CHECKSUM_OFFSET) == 0
-            || Sum::of_pseudo_header(source, destination, PROTOCOL_UDP, self.bytes.len())
-                .then(self.bytes)
-                .is_valid()
+    }
+
+    /// The checksum is right, or the sender computed none; which over IPv6 it must (RFC 8200
+    /// §8.1).
+    pub(crate) fn checksum_is_valid(
+        &self,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+    ) -> bool {
+        let (source, destination) = (source.into(), destination.into());
+        if self.has_no_checksum() {
+            return source.is_ipv4();
+        }
+        Sum::of_pseudo_header(source, destination, PROTOCOL_UDP, self.bytes.len())
+            .then(self.bytes)
+            .is_valid()
     }
 }
 
@@ -57,7 +71,11 @@ pub(crate) fn header(source_port: u16, destination_port: u16, payload_len: usize
 }
 
 /// The checksum of a whole datagram whose checksum field is zero.
-pub(crate) fn checksum(source: Ipv4Addr, destination: Ipv4Addr, datagram: &[u8]) -> u16 {
+pub(crate) fn checksum(
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    datagram: &[u8],
+) -> u16 {
     let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_UDP, datagram.len())
         .then(datagram)
         .finish();
@@ -67,8 +85,8 @@ pub(crate) fn checksum(source: Ipv4Addr, destination: Ipv4Addr, datagram: &[u8])
 
 /// A datagram with its checksum.
 pub(crate) fn to_bytes(
-    (source, source_port): (Ipv4Addr, u16),
-    (destination, destination_port): (Ipv4Addr, u16),
+    (source, source_port): (impl Into<IpAddr>, u16),
+    (destination, destination_port): (impl Into<IpAddr>, u16),
     payload: &[u8],
 ) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
@@ -83,6 +101,7 @@ pub(crate) fn to_bytes(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);

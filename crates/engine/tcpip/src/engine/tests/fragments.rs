@@ -15,7 +15,7 @@ fn piece(source: Ipv4Addr, id: u16, offset: usize, more: bool, bytes: &[u8]) -> 
 /// A datagram to port 7 as it is cut by a link with an MTU of `mtu`.
 fn pieces(source: Ipv4Addr, id: u16, payload: &[u8], mtu: usize) -> Vec<Vec<u8>> {
     let datagram = udp_wire::to_bytes((source, 9), (H, 7), payload);
-    let header = Header { identification: id, ..header(source, H, PROTOCOL_UDP) };
+    let header = output_header(source, H, PROTOCOL_UDP, id.into());
     let packet = Packet::new(header, datagram);
     let (mut frames, mut offset) = (Vec::new(), Some(0));
     while let Some(at) = offset {
@@ -211,7 +211,7 @@ fn a_large_ping_is_answered_in_fragments() {
     let (mut host, _) = host();
     let body = bytes(20_000);
     let message = icmpv4::to_bytes(icmpv4::ECHO_REQUEST, 0, [1, 2, 3, 4], &body);
-    let packet = Packet::new(header(P, H, PROTOCOL_ICMP), message);
+    let packet = Packet::new(output_header(P, H, PROTOCOL_ICMP, 99), message);
     let mut offset = Some(0);
     while let Some(at) = offset {
         let mut buffer = vec![0; 1514];

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::ConfigError;
-use crate::error::{BindError, ConnectError, SendError};
+use crate::error::{BindError, ConnectError, ListenError, SendError};
 
 #[test]
 fn packets_from_addresses_that_no_host_has_are_dropped() {
@@ -188,7 +188,7 @@ fn a_connection_that_cannot_be_is_refused_at_the_call() {
     let outside = "192.0.2.1:80".parse().unwrap();
     assert_eq!(connect(outside), Some(ConnectError::NoRoute(outside)));
     let v6 = "[2001:db8::1]:80".parse().unwrap();
-    assert_eq!(connect(v6), Some(ConnectError::Ipv6(v6)));
+    assert_eq!(connect(v6), Some(ConnectError::NoAddress));
     assert!(host.is_silent());
 }
 
@@ -198,8 +198,15 @@ fn sockets_bind_to_our_addresses_only() {
     let stranger = SocketAddr::from((P, 80));
     assert_eq!(host.engine.udp_bind(stranger), Err(BindError::NotOurs(stranger)));
     assert!(host.engine.tcp_listen(stranger, 1).is_err());
-    let v6 = "[::]:80".parse().unwrap();
-    assert_eq!(host.engine.udp_bind(v6), Err(BindError::Ipv6(v6)));
+    let v6 = "[2001:db8::1]:80".parse().unwrap();
+    assert_eq!(host.engine.udp_bind(v6), Err(BindError::NotOurs(v6)));
     assert!(host.engine.udp_bind(SocketAddr::from((H, 80))).is_ok());
     assert!(host.engine.udp_bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 80))).is_ok());
+    // Both ways to say "every address" say the same.
+    let (every_v4, every_v6): (SocketAddr, SocketAddr) =
+        ("0.0.0.0:81".parse().unwrap(), "[::]:81".parse().unwrap());
+    assert!(host.engine.udp_bind(every_v6).is_ok());
+    assert_eq!(host.engine.udp_bind(every_v4), Err(BindError::InUse(every_v4)));
+    assert!(host.engine.tcp_listen(every_v4, 1).is_ok());
+    assert_eq!(host.engine.tcp_listen(every_v6, 1), Err(ListenError::InUse(every_v6)));
 }

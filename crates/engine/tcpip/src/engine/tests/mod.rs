@@ -226,6 +226,23 @@ fn header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Header {
     }
 }
 
+/// The same as the engine's own packets have it.
+fn output_header(
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    protocol: u8,
+    identification: u32,
+) -> crate::output::Header {
+    crate::output::Header {
+        source: source.into(),
+        destination: destination.into(),
+        protocol,
+        hop_limit: 64,
+        identification,
+        dont_fragment: false,
+    }
+}
+
 /// A frame from P with a packet.
 fn ip(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = header(source, destination, protocol).to_bytes(payload.len()).to_vec();

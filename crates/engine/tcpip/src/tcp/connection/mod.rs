@@ -394,7 +394,7 @@ impl Connection {
     fn burst_max(&self, settings: &Settings) -> u32 {
         let mss = self.payload_max();
         let options = if self.has_timestamps { TIMESTAMPS_LEN } else { 0 };
-        let room = settings.large_segment_bytes.saturating_sub(HEADER_LEN + options);
+        let room = settings.large_segment_bytes(&self.tuple).saturating_sub(HEADER_LEN + options);
         let flight_max = self.congestion.window().min(self.window).min(settings.send_bytes as u32);
         let most = (room as u32).min(flight_max / 4);
         (most - most % mss).max(mss)
