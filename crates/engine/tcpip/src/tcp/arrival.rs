@@ -2,7 +2,7 @@
 //! or nowhere.
 
 use super::connection::{Connection, Handshake, PEER_MSS_MIN, default_mss};
-use super::cookie;
+use super::cookie::Offer;
 use super::demux::Target;
 use super::half_open::{HalfOpen, TRIES_MAX};
 use super::isn::timestamp_clock;
@@ -115,6 +115,7 @@ impl Tcp {
             irs: header.sequence,
             mss: header.options.mss.unwrap_or(default_mss(&tuple)).max(PEER_MSS_MIN),
             window_shift: header.options.window_shift,
+            sack_permitted: header.options.sack_permitted,
             timestamp: header.options.timestamps.map(|timestamps| timestamps.value),
             timestamp_offset: self.origins.timestamp(&tuple),
             tries: 1,
@@ -123,10 +124,12 @@ impl Tcp {
         let reply = if is_full {
             entry.iss = self.cookies.make(now, &tuple, entry.irs, entry.mss);
             let clock = timestamp_clock(entry.timestamp_offset, now);
-            let value = cookie::encode_timestamp(clock, entry.window_shift);
+            let (window_shift, sack_permitted) = (entry.window_shift, entry.sack_permitted);
+            let value = Offer { window_shift, sack_permitted }.encode(clock);
             if entry.timestamp.is_none() {
-                // There is nowhere to keep it.
+                // There is nowhere to keep them.
                 entry.window_shift = None;
+                entry.sack_permitted = false;
             }
             self.shared.counters.tcp_cookies_sent += 1;
             entry.syn_ack_with_timestamp(value, &self.shared.settings)
@@ -160,6 +163,7 @@ impl Tcp {
             return self.shared.replies.reset(now, tuple, segment, &mut self.shared.counters);
         };
         let timestamps = header.options.timestamps;
+        let offer = timestamps.map(|timestamps| Offer::decode(timestamps.echo)).unwrap_or_default();
         let handshake = Handshake {
             tuple,
             hash,
@@ -167,8 +171,8 @@ impl Tcp {
             iss,
             irs,
             mss: cookie.mss,
-            window_shift: timestamps
-                .and_then(|timestamps| cookie::decode_timestamp(timestamps.echo)),
+            window_shift: offer.window_shift,
+            sack_permitted: offer.sack_permitted,
             timestamp: timestamps.map(|timestamps| timestamps.value),
             timestamp_offset: self.origins.timestamp(&tuple),
             receive_window: self.shared.settings.syn_window(),
@@ -235,6 +239,7 @@ impl Tcp {
             irs: entry.irs,
             mss: entry.mss,
             window_shift: entry.window_shift,
+            sack_permitted: entry.sack_permitted,
             timestamp: entry.timestamp,
             timestamp_offset: entry.timestamp_offset,
             receive_window: self.shared.settings.syn_window(),

@@ -3,13 +3,13 @@
 //!
 //! The SYN-ACK's sequence number is a message to ourselves, which the client's ACK brings back: a
 //! clock, the client's MSS, and a keyed hash over both and the tuple, so that only who received the
-//! SYN-ACK can send the ACK. Window shift and the rest go into the low bits of our timestamp, which
+//! SYN-ACK can send the ACK. Window shift and SACK go into the low bits of our timestamp, which
 //! comes back too. What does not fit is lost, and a cookie's SYN-ACK is never sent again; so
 //! cookies are used only while there is no room for better, and believed only while they are used.
 //!
 //! ```text
 //! sequence number:  | clock: 5 bits, 32 s each | MSS: 3 bits | keyed hash: 24 bits |
-//! timestamp:        | our clock, rounded down                | window shift + 1: 4 bits |
+//! timestamp:        | our clock, rounded down | SACK: 1 bit | window shift + 1: 4 bits |
 //! ```
 
 use crate::secret::{Key, Keys, Purpose};
@@ -28,7 +28,13 @@ const PERIODS_VALID: u32 = 4;
 const MSS_TABLE: [u16; 8] = [216, 536, 1220, 1300, 1400, 1440, 1460, 8940];
 
 /// Low bits of the timestamp that carry the window shift.
-const TIMESTAMP_BITS: u32 = 0xf;
+const SHIFT_BITS: u32 = 0xf;
+
+/// The bit of the timestamp that says that the client takes SACK.
+const SACK_BIT: u32 = 0x10;
+
+/// All bits of the timestamp that are not the clock's.
+const TIMESTAMP_BITS: u32 = SHIFT_BITS | SACK_BIT;
 
 /// Makes and checks cookies.
 pub(crate) struct Cookies {
@@ -88,22 +94,35 @@ const fn period(now: Instant) -> u32 {
     (now.as_nanos() / PERIOD_NS) as u32
 }
 
-/// A timestamp not after `clock` that carries the client's window shift, if it sent one.
-pub(crate) const fn encode_timestamp(clock: u32, window_shift: Option<u8>) -> u32 {
-    let bits = match window_shift {
-        Some(shift) => shift as u32 + 1,
-        None => 0,
-    };
-    let value = clock & !TIMESTAMP_BITS | bits;
-    // Never ahead of the clock, or later segments would seem older.
-    if value > clock { value.wrapping_sub(TIMESTAMP_BITS + 1) } else { value }
+/// What a client offered that only a timestamp can bring back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// The client's window shift.
+    pub(crate) window_shift: Option<u8>,
+    /// The client takes selective acknowledgments.
+    pub(crate) sack_permitted: bool,
 }
 
-/// The window shift in a timestamp that came back.
-pub(crate) const fn decode_timestamp(echo: u32) -> Option<u8> {
-    match echo & TIMESTAMP_BITS {
-        0 => None,
-        bits => Some(bits as u8 - 1),
+impl Offer {
+    /// A timestamp not after `clock` that carries the offer.
+    pub(crate) const fn encode(self, clock: u32) -> u32 {
+        let shift = match self.window_shift {
+            Some(shift) => shift as u32 + 1,
+            None => 0,
+        };
+        let bits = shift | if self.sack_permitted { SACK_BIT } else { 0 };
+        let value = clock & !TIMESTAMP_BITS | bits;
+        // Never ahead of the clock, or later segments would seem older.
+        if value > clock { value.wrapping_sub(TIMESTAMP_BITS + 1) } else { value }
+    }
+
+    /// The offer in a timestamp that came back.
+    pub(crate) const fn decode(echo: u32) -> Offer {
+        let window_shift = match echo & SHIFT_BITS {
+            0 => None,
+            bits => Some(bits as u8 - 1),
+        };
+        Offer { window_shift, sack_permitted: echo & SACK_BIT != 0 }
     }
 }
 
@@ -178,12 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_carry_the_shift_and_never_run_ahead() {
-        for clock in [0, 1, 15, 16, 1000, u32::MAX] {
-            for shift in (0..=14).map(Some).chain([None]) {
-                let value = encode_timestamp(clock, shift);
-                assert_eq!(decode_timestamp(value), shift);
-                assert!(clock.wrapping_sub(value) < 32, "{clock} {value}");
+    fn timestamps_carry_the_offer_and_never_run_ahead() {
+        for clock in [0, 1, 15, 16, 31, 32, 1000, u32::MAX] {
+            for window_shift in (0..=14).map(Some).chain([None]) {
+                for sack_permitted in [false, true] {
+                    let offer = Offer { window_shift, sack_permitted };
+                    let value = offer.encode(clock);
+                    assert_eq!(Offer::decode(value), offer);
+                    assert!(clock.wrapping_sub(value) < 64, "{clock} {value}");
+                }
             }
         }
     }

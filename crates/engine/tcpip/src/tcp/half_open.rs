@@ -32,6 +32,8 @@ pub(crate) struct HalfOpen {
     pub(crate) mss: u16,
     /// The client's window shift, if it offered one.
     pub(crate) window_shift: Option<u8>,
+    /// The client takes selective acknowledgments.
+    pub(crate) sack_permitted: bool,
     /// The client's clock, if it offered timestamps.
     pub(crate) timestamp: Option<u32>,
     pub(crate) timestamp_offset: u32,
@@ -73,8 +75,9 @@ impl HalfOpen {
                 mss: Some(settings.mss(&self.tuple)),
                 // Only what the client offered (RFC 7323 §1.3).
                 window_shift: self.window_shift.map(|_| settings.window_shift),
-                sack_permitted: false,
+                sack_permitted: self.sack_permitted,
                 timestamps: self.timestamp.map(|echo| Timestamps { value: clock, echo }),
+                ..Options::default()
             },
         }
     }

@@ -7,9 +7,14 @@
 
 use crate::tcp::Seq;
 use crate::tcp::memory::{Memory, Ring};
+use crate::wire::tcp::SackBlocks;
 
 /// Sequence numbers from the first up to, not including, the second.
-type Range = (Seq, Seq);
+pub(crate) type Range = (Seq, Seq);
+
+/// Ranges whose order of arrival is remembered: three SACK blocks fit beside timestamps, and a
+/// fourth without.
+const RECENT_MAX: usize = 4;
 
 /// See the module.
 pub(crate) struct ReceiveBuffer {
@@ -20,6 +25,11 @@ pub(crate) struct ReceiveBuffer {
     next: Seq,
     /// What arrived after `next`: not empty, not adjacent, in order.
     ranges: Vec<Range>,
+    /// A number in each of the ranges that last changed, the newest first (RFC 2018 §4).
+    recent: [Seq; RECENT_MAX],
+    recent_len: u8,
+    /// The first part of the last segment that had arrived before, until an ACK tells (RFC 2883).
+    duplicate: Option<Range>,
     /// The sequence number of the peer's FIN. Nothing is after it.
     fin: Option<Seq>,
 }
@@ -38,7 +48,16 @@ pub(crate) enum Arrival {
 impl ReceiveBuffer {
     /// An empty buffer that waits for `next`.
     pub(crate) const fn new(next: Seq, ring: Ring) -> Self {
-        ReceiveBuffer { ring, unread: 0, next, ranges: Vec::new(), fin: None }
+        ReceiveBuffer {
+            ring,
+            unread: 0,
+            next,
+            ranges: Vec::new(),
+            recent: [next; RECENT_MAX],
+            recent_len: 0,
+            duplicate: None,
+            fin: None,
+        }
     }
 
     /// Bytes that can be read.
@@ -59,6 +78,73 @@ impl ReceiveBuffer {
     /// Something is missing before something that has arrived.
     pub(crate) fn has_gap(&self) -> bool {
         !self.ranges.is_empty() || self.fin.is_some_and(|fin| fin != self.next)
+    }
+
+    /// Notes that [`start`, `end`) arrived again, for the next ACK to tell.
+    pub(crate) fn note_duplicate(&mut self, start: Seq, end: Seq) {
+        if start.before(end) {
+            self.duplicate = Some((start, end));
+        }
+    }
+
+    /// How many blocks [`take_sack`](Self::take_sack) gives of at most `max`.
+    pub(crate) fn sack_count(&self, max: usize) -> usize {
+        (usize::from(self.duplicate.is_some()) + self.ranges.len()).min(max)
+    }
+
+    /// The blocks of the next ACK, at most `max`: first what arrived twice (RFC 2883 §4), then the
+    /// ranges ahead of a gap, those that changed last first (RFC 2018 §4), then those nearest to
+    /// the gap.
+    pub(crate) fn take_sack(&mut self, max: usize) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        if max == 0 {
+            return blocks;
+        }
+        if let Some(duplicate) = self.duplicate.take() {
+            blocks.push(duplicate);
+        }
+        let max = max.saturating_sub(blocks.as_slice().len());
+        if max == 0 || self.ranges.is_empty() {
+            return blocks;
+        }
+        let mut named: [usize; RECENT_MAX] = [usize::MAX; RECENT_MAX];
+        let mut count = 0;
+        let recent = self.recent[..self.recent_len.into()].iter();
+        let recent = recent.filter_map(|&number| self.range_of(number));
+        for index in recent.chain(0..self.ranges.len().min(2 * RECENT_MAX)) {
+            if count == max.min(RECENT_MAX) {
+                break;
+            }
+            if !named[..count].contains(&index) {
+                named[count] = index;
+                count += 1;
+                blocks.push(self.ranges[index]);
+            }
+        }
+        blocks
+    }
+
+    /// Which range `number` lies in, if any.
+    fn range_of(&self, number: Seq) -> Option<usize> {
+        let index = self.ranges.partition_point(|&(_, end)| end.at_or_before(number));
+        self.ranges
+            .get(index)
+            .is_some_and(|&(start, _)| start.at_or_before(number))
+            .then_some(index)
+    }
+
+    /// The range that begins at `start` and ends at `end` has changed last.
+    fn note_recent(&mut self, (start, end): Range) {
+        let mut recent = [start; RECENT_MAX];
+        let mut count = 1;
+        for &number in &self.recent[..self.recent_len.into()] {
+            let is_same = number.at_or_after(start) && number.before(end);
+            if !is_same && number.at_or_after(self.next) && count < RECENT_MAX {
+                recent[count] = number;
+                count += 1;
+            }
+        }
+        (self.recent, self.recent_len) = (recent, count as u8);
     }
 
     /// Bytes of memory held.
@@ -139,7 +225,14 @@ impl ReceiveBuffer {
             }
             self.copy_in(start, payload, start, end);
             self.ranges.insert(first, (start, end));
+            self.note_recent((start, end));
             return Arrival::OutOfOrder;
+        }
+        // What had arrived before, if anything: its first part.
+        if let Some(&(range_start, range_end)) =
+            self.ranges[first..last].iter().find(|range| range.1.after(start))
+        {
+            self.note_duplicate(range_start.max(start), range_end.min(end));
         }
         // Fill what the ranges in between leave open: the first copy wins.
         let mut at = start;
@@ -162,6 +255,7 @@ impl ReceiveBuffer {
         }
         self.ranges[first] = (merged_start, merged_end);
         self.ranges.drain(first + 1..last);
+        self.note_recent((merged_start, merged_end));
         Arrival::OutOfOrder
     }
 

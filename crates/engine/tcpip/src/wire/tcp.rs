@@ -1,4 +1,4 @@
-//! TCP segments (RFC 9293 §3.1; options of RFC 9293 §3.2, RFC 7323 and RFC 2018).
+//! TCP segments (RFC 9293 §3.1; options of RFC 9293 §3.2, RFC 7323, RFC 2018 and RFC 2883).
 //!
 //! [`Segment::parse`] never panics and takes nothing for granted: a data offset outside the segment
 //! is an error, a malformed option ends the list of options, and an option that means nothing to
@@ -24,6 +24,7 @@ const KIND_NOP: u8 = 1;
 const KIND_MSS: u8 = 2;
 const KIND_WINDOW_SCALE: u8 = 3;
 const KIND_SACK_PERMITTED: u8 = 4;
+const KIND_SACK: u8 = 5;
 const KIND_TIMESTAMPS: u8 = 8;
 
 /// The control bits. The four reserved bits beside them are ignored on arrival and sent as zero
@@ -77,6 +78,60 @@ pub(crate) struct Timestamps {
     pub(crate) echo: u32,
 }
 
+/// Blocks of one SACK option, at most: forty bytes of options hold no more (RFC 2018 §3).
+pub(crate) const SACK_BLOCKS_MAX: usize = 4;
+
+/// The blocks of a SACK option (RFC 2018 §3): sequence numbers from the first up to, not including,
+/// the second. From a peer they are allegations.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SackBlocks {
+    len: u8,
+    blocks: [(Seq, Seq); SACK_BLOCKS_MAX],
+}
+
+impl SackBlocks {
+    /// The blocks, the newest first.
+    pub(crate) fn as_slice(&self) -> &[(Seq, Seq)] {
+        &self.blocks[..usize::from(self.len).min(SACK_BLOCKS_MAX)]
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a block; one that is too many is left out.
+    pub(crate) fn push(&mut self, block: (Seq, Seq)) {
+        if let Some(place) = self.blocks.get_mut(usize::from(self.len)) {
+            *place = block;
+            self.len += 1;
+        }
+    }
+
+    /// Length on the wire of an option with so many blocks, padding included, in bytes.
+    pub(crate) const fn wire_len(blocks: usize) -> usize {
+        if blocks == 0 { 0 } else { 4 + 8 * blocks }
+    }
+
+    fn parse(value: &[u8]) -> Option<SackBlocks> {
+        let (blocks, rest) = value.as_chunks::<8>();
+        if blocks.is_empty() || blocks.len() > SACK_BLOCKS_MAX || !rest.is_empty() {
+            return None;
+        }
+        let mut parsed = SackBlocks::default();
+        for &[a, b, c, d, e, f, g, h] in blocks {
+            let start = Seq(u32::from_be_bytes([a, b, c, d]));
+            parsed.push((start, Seq(u32::from_be_bytes([e, f, g, h]))));
+        }
+        Some(parsed)
+    }
+}
+
+impl fmt::Debug for SackBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice().iter().map(|block| (block.0.0, block.1.0))).finish()
+    }
+}
+
 /// The options that this engine understands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -88,6 +143,8 @@ pub(crate) struct Options {
     pub(crate) sack_permitted: bool,
     /// The sender's clock and its echo of ours.
     pub(crate) timestamps: Option<Timestamps>,
+    /// What has arrived ahead of a gap, or twice.
+    pub(crate) sack: SackBlocks,
 }
 
 impl Options {
@@ -97,7 +154,8 @@ impl Options {
         let window_shift = if self.window_shift.is_some() { 4 } else { 0 };
         let sack_permitted = if self.sack_permitted { 4 } else { 0 };
         let timestamps = if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
-        mss + window_shift + sack_permitted + timestamps
+        let sack = SackBlocks::wire_len(self.sack.len as usize);
+        mss + window_shift + sack_permitted + timestamps + sack
     }
 
     fn parse(mut bytes: &[u8]) -> Options {
@@ -132,6 +190,7 @@ impl Options {
             // "If a shift count larger than 14 is received, use 14" (RFC 7323 §2.3).
             (KIND_WINDOW_SCALE, &[shift]) => self.window_shift = Some(shift.min(WINDOW_SHIFT_MAX)),
             (KIND_SACK_PERMITTED, []) => self.sack_permitted = true,
+            (KIND_SACK, blocks) => self.sack = SackBlocks::parse(blocks).unwrap_or(self.sack),
             (KIND_TIMESTAMPS, clocks) => {
                 self.timestamps = parse_timestamps(clocks).or(self.timestamps);
             }
@@ -161,6 +220,13 @@ impl Options {
         }
         if let Some(shift) = self.window_shift {
             put(&[KIND_NOP, KIND_WINDOW_SCALE, 3, shift]);
+        }
+        if !self.sack.is_empty() {
+            put(&[KIND_NOP, KIND_NOP, KIND_SACK, 2 + 8 * self.sack.len]);
+            for (start, end) in self.sack.as_slice() {
+                put(&start.0.to_be_bytes());
+                put(&end.0.to_be_bytes());
+            }
         }
     }
 }
@@ -312,12 +378,25 @@ mod tests {
             proptest::option::of(0..=WINDOW_SHIFT_MAX),
             any::<bool>(),
             any::<Option<(u32, u32)>>(),
+            proptest::collection::vec(any::<(u32, u32)>(), 0..=SACK_BLOCKS_MAX),
         )
-            .prop_map(|(mss, window_shift, sack_permitted, clocks)| Options {
-                mss,
-                window_shift,
-                sack_permitted,
-                timestamps: clocks.map(|(value, echo)| Timestamps { value, echo }),
+            .prop_map(|(mss, window_shift, sack_permitted, clocks, blocks)| {
+                let mut options = Options {
+                    mss,
+                    window_shift,
+                    sack_permitted,
+                    timestamps: clocks.map(|(value, echo)| Timestamps { value, echo }),
+                    sack: SackBlocks::default(),
+                };
+                // As many as fit into forty bytes.
+                for (start, end) in blocks {
+                    let mut more = options;
+                    more.sack.push((Seq(start), Seq(end)));
+                    if more.len() <= 40 {
+                        options = more;
+                    }
+                }
+                options
             })
     }
 
@@ -410,6 +489,17 @@ mod tests {
     fn unknown_options_and_wrong_lengths_are_skipped() {
         let options = options_of(&[253, 4, 9, 9, 2, 3, 5, 3, 3, 7, 1, 0]);
         assert_eq!(options, Options { window_shift: Some(7), ..Options::default() });
+    }
+
+    #[test]
+    fn sack_option_of_a_wrong_length_is_skipped() {
+        let good = options_of(&[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9]);
+        assert_eq!(good.sack.as_slice(), [(Seq(1), Seq(9))]);
+        for len in [2, 3, 9, 11, 12] {
+            let mut bytes = vec![1, 1, 5, len];
+            bytes.resize(4 + 12, 0);
+            assert!(options_of(&bytes).sack.is_empty(), "length {len}");
+        }
     }
 
     /// T04.

@@ -191,6 +191,8 @@ impl Connection {
             self.challenge(now, shared);
         } else if segment.sequence_len() > 0 {
             // Data or FIN that we have already, or have no room for: the peer must learn it now.
+            let (start, len) = (segment.header.sequence, segment.payload.len() as u32);
+            self.receive.note_duplicate(start, (start + len).min(self.receive.acknowledge()));
             self.acknowledge_each(1);
         } else if now.saturating_since(self.answered_at) >= ANSWER_INTERVAL
             || self.answered_at == Instant::ZERO
@@ -202,8 +204,12 @@ impl Connection {
         }
     }
 
-    /// Owes an ACK more for each of `segments` now: the sender counts them.
+    /// Owes an ACK more for each of `segments` now: the sender counts them. One is enough for a
+    /// sender that reads in it which have arrived.
     fn acknowledge_each(&mut self, segments: u32) {
+        if self.has_sack {
+            return self.acknowledge_at_once();
+        }
         self.acks_due = (u32::from(self.acks_due) + segments).min(ACKS_DUE_MAX.into()) as u8;
     }
 
@@ -447,6 +453,7 @@ impl Connection {
         if !payload.is_empty() {
             in_order = self.take_payload(now, start.max(next), payload, shared);
         }
+        self.receive.note_duplicate(start, end.min(next));
         // A FIN whose segment did not fit comes again, after what was cut off before it.
         if has_fin && end.at_or_before(self.edge.max(next)) && end.at_or_after(next) {
             self.receive.set_fin(end, &mut shared.memory);

@@ -29,7 +29,7 @@ use crate::tcp::send_buffer::SendBuffer;
 use crate::tcp::timers::NEVER;
 use crate::tcp::{Seq, Settings, Shared, Tuple};
 use crate::time::Instant;
-use crate::wire::tcp::{HEADER_LEN, Options, TIMESTAMPS_LEN};
+use crate::wire::tcp::{HEADER_LEN, Options, SACK_BLOCKS_MAX, SackBlocks, TIMESTAMPS_LEN};
 use core::time::Duration;
 
 /// The states of RFC 9293 §3.3.2 in which a whole connection exists. A connection gets to
@@ -80,6 +80,8 @@ pub(crate) struct Handshake {
     pub(crate) mss: u16,
     /// The shift of the peer's window, if shifts were agreed on.
     pub(crate) window_shift: Option<u8>,
+    /// Selective acknowledgments were agreed on.
+    pub(crate) sack_permitted: bool,
     /// The peer's clock, if timestamps were agreed on.
     pub(crate) timestamp: Option<u32>,
     /// Origin of our clock.
@@ -195,6 +197,8 @@ pub(crate) struct Connection {
     segment_max: u16,
     last_ack_sent: Seq,
 
+    /// Selective acknowledgments were agreed on (RFC 2018 §2).
+    has_sack: bool,
     /// Timestamps were agreed on.
     has_timestamps: bool,
     timestamp_offset: u32,
@@ -265,10 +269,11 @@ impl Connection {
             &Options {
                 mss: Some(handshake.mss),
                 window_shift: handshake.window_shift,
-                sack_permitted: false,
+                sack_permitted: handshake.sack_permitted,
                 timestamps: handshake
                     .timestamp
                     .map(|value| crate::wire::tcp::Timestamps { value, echo: 0 }),
+                ..Options::default()
             },
         );
         connection.was_syn_lost = handshake.was_lost;
@@ -333,6 +338,7 @@ impl Connection {
             unacknowledged: 0,
             segment_max: 0,
             last_ack_sent: receive_next,
+            has_sack: false,
             has_timestamps: false,
             timestamp_offset: 0,
             timestamp_recent: 0,
@@ -357,6 +363,7 @@ impl Connection {
             Some(shift) => self.window_shift = shift,
             None => self.receive_shift = 0,
         }
+        self.has_sack = options.sack_permitted;
         if let Some(timestamps) = options.timestamps {
             self.has_timestamps = true;
             self.timestamp_recent = timestamps.value;
@@ -386,14 +393,30 @@ impl Connection {
         (u32::from(self.mss) - options).max(1)
     }
 
+    /// How many SACK blocks fit into a segment.
+    const fn sack_blocks_max(&self) -> usize {
+        match (self.has_sack, self.has_timestamps) {
+            (false, _) => 0,
+            (true, true) => SACK_BLOCKS_MAX - 1,
+            (true, false) => SACK_BLOCKS_MAX,
+        }
+    }
+
+    /// The largest payload of the next segment, beside the SACK blocks that it would carry
+    /// (pitfall P06).
+    fn payload_room(&self) -> u32 {
+        let blocks = self.receive.sack_count(self.sack_blocks_max());
+        self.payload_max().saturating_sub(SackBlocks::wire_len(blocks) as u32).max(1)
+    }
+
     /// The largest payload that the device takes at once: whole segments, for it to cut.
     ///
     /// At most a quarter of what may be in flight. A peer may take such a frame as one arrival, so
     /// that four in flight are the least with which the loss of one makes three duplicate ACKs;
     /// and ACKs of the others let the next ones out.
     fn burst_max(&self, settings: &Settings) -> u32 {
-        let mss = self.payload_max();
-        let options = if self.has_timestamps { TIMESTAMPS_LEN } else { 0 };
+        let mss = self.payload_room();
+        let options = usize::from(self.mss) - mss as usize;
         let room = settings.large_segment_bytes(&self.tuple).saturating_sub(HEADER_LEN + options);
         let flight_max = self.congestion.window().min(self.window).min(settings.send_bytes as u32);
         let most = (room as u32).min(flight_max / 4);

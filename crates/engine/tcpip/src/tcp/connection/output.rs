@@ -64,7 +64,7 @@ impl Connection {
             return None;
         }
         let data_end = self.data_end();
-        let len = data_end.since(self.una).min(self.payload_max()).min(self.max.since(self.una));
+        let len = data_end.since(self.una).min(self.payload_room()).min(self.max.since(self.una));
         let end = self.una + len;
         let fin = self.fin_queued && !self.fin_acked && end == data_end && self.max.after(end);
         Some(Plan::Data { sequence: self.una, len, fin })
@@ -79,7 +79,7 @@ impl Connection {
         if unsent == 0 && !fin_unsent {
             return None;
         }
-        let mss = self.payload_max();
+        let mss = self.payload_room();
         let burst = self.burst_max(settings);
         let peer_room = (self.una + self.window).since(self.next);
         let path_room = self.path_window().saturating_sub(self.next.since(self.una));
@@ -142,9 +142,9 @@ impl Connection {
         self.restart_after_idle(now);
         let plan = self.plan(&shared.settings)?;
         let payload = if let Plan::Data { len, .. } = plan { len } else { 0 };
-        let segments = payload.div_ceil(self.payload_max()).max(1);
-        let mss = NonZeroU16::new(self.payload_max().min(u16::MAX.into()) as u16)
-            .filter(|_| segments > 1);
+        let room = self.payload_room();
+        let segments = payload.div_ceil(room).max(1);
+        let mss = NonZeroU16::new(room.min(u16::MAX.into()) as u16).filter(|_| segments > 1);
         let len = match plan {
             Plan::Syn => self.transmit_syn(now, buffer, shared),
             Plan::Data { sequence, len, fin } => {
@@ -198,9 +198,10 @@ impl Connection {
                 // changes when it is sent again).
                 window_shift: (!is_answer || self.receive_shift > 0 || self.window_shift > 0)
                     .then_some(shared.settings.window_shift),
-                sack_permitted: false,
+                sack_permitted: !is_answer || self.has_sack,
                 timestamps: (!is_answer || self.has_timestamps)
                     .then_some(Timestamps { value: clock, echo: self.timestamp_recent }),
+                ..Options::default()
             },
         };
         self.syn_due = false;
@@ -301,6 +302,7 @@ impl Connection {
     fn header(&mut self, now: Instant, sequence: Seq, flags: Flags, shared: &Shared) -> Header {
         let acknowledgment = self.receive.acknowledge();
         let window = self.advertise(shared);
+        let sack = self.receive.take_sack(self.sack_blocks_max());
         self.last_ack_sent = acknowledgment;
         self.unacknowledged = 0;
         self.ack_at = NEVER;
@@ -316,6 +318,7 @@ impl Connection {
                     value: timestamp_clock(self.timestamp_offset, now),
                     echo: self.timestamp_recent,
                 }),
+                sack,
                 ..Options::default()
             },
         }

@@ -14,6 +14,7 @@ mod limits;
 mod model;
 mod receiving;
 mod recovery;
+mod sack_receiving;
 mod script;
 mod sending;
 mod syn_received;

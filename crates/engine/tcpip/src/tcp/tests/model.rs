@@ -460,7 +460,7 @@ fn windows_that_both_close_open_again() {
             let faults = Faults { loss, ..Faults::none(Duration::from_millis(5)) };
             let mut pair = run(seed, faults, |nodes, _| {
                 for (which, node) in nodes.iter_mut().enumerate() {
-                    let after = 100_000 + later_ms * which as u64;
+                    let after = 300_000 + later_ms * which as u64;
                     node.program = Program {
                         to_send: 600_000,
                         expects: 600_000,
@@ -469,9 +469,12 @@ fn windows_that_both_close_open_again() {
                     };
                 }
             });
-            pair.run(Duration::from_secs(90));
+            pair.run(Duration::from_secs(290));
             let counters = pair.ends.each_ref().map(|node| node.tcp.counters());
-            assert!(counters.iter().all(|counters| counters.tcp_probes_sent > 2));
+            assert!(
+                counters.iter().all(|counters| counters.tcp_probes_sent > 2),
+                "seed {seed} loss {loss} {counters:?}"
+            );
             finish(&mut pair, seed, Duration::from_secs(40_000));
             assert!(pair.ends.iter().all(|node| node.program.error.is_none()));
         }

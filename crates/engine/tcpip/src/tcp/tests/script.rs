@@ -9,7 +9,7 @@ use crate::socket::{ListenerId, TcpId, TcpStatus};
 use crate::tcp::connection::State;
 use crate::tcp::{SegmentOut, Seq, Tcp, demux::Target};
 use crate::time::Instant;
-use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
+use crate::wire::tcp::{Flags, Header, Options, SackBlocks, Segment, Timestamps};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -37,14 +37,18 @@ pub(super) struct Seg {
     pub(super) mss: Option<u16>,
     pub(super) shift: Option<u8>,
     pub(super) ts: Option<(u32, u32)>,
+    pub(super) sack_permitted: bool,
+    /// Expected: exactly these blocks, if any are given.
+    pub(super) sack: Option<Vec<(u32, u32)>>,
     pub(super) data: Vec<u8>,
     pub(super) remote_port: Option<u16>,
 }
 
 impl core::fmt::Debug for Seg {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Seg { flags, seq, ack, window, data, .. } = self;
-        write!(f, "{:?} seq {seq} ack {ack:?} win {window:?} len {}", Flags(*flags), data.len())
+        let Seg { flags, seq, ack, window, sack, data, .. } = self;
+        write!(f, "{:?} seq {seq} ack {ack:?} win {window:?} ", Flags(*flags))?;
+        write!(f, "sack {sack:?} len {}", data.len())
     }
 }
 
@@ -80,6 +84,14 @@ impl Seg {
     }
     pub(super) fn ts(self, value: u32, echo: u32) -> Seg {
         Seg { ts: Some((value, echo)), ..self }
+    }
+    /// SACK is permitted.
+    pub(super) fn sack_ok(self) -> Seg {
+        Seg { sack_permitted: true, ..self }
+    }
+    /// SACK blocks, in numbers of the stream that they are about.
+    pub(super) fn sack(self, blocks: &[(u32, u32)]) -> Seg {
+        Seg { sack: Some(blocks.to_vec()), ..self }
     }
     pub(super) fn data(self, data: &[u8]) -> Seg {
         Seg { data: data.to_vec(), ..self }
@@ -204,6 +216,10 @@ impl Host {
     fn encode(&self, seg: &Seg) -> Vec<u8> {
         let host_isn = self.host_isn.unwrap_or(Seq(0));
         let is_acked = seg.flags & 0x10 != 0;
+        let mut sack = SackBlocks::default();
+        for &(start, end) in seg.sack.iter().flatten() {
+            sack.push((host_isn + start, host_isn + end));
+        }
         let header = Header {
             source_port: seg.remote_port.unwrap_or(PEER_PORT),
             destination_port: self.port,
@@ -214,7 +230,8 @@ impl Host {
             options: Options {
                 mss: seg.mss,
                 window_shift: seg.shift,
-                sack_permitted: false,
+                sack_permitted: seg.sack_permitted,
+                sack,
                 timestamps: seg.ts.map(|(value, echo)| Timestamps { value, echo }),
             },
         };
@@ -354,6 +371,13 @@ impl Host {
         }
         if expected.shift.is_some() {
             assert_eq!(header.options.window_shift, expected.shift, "shift of {shown}");
+        }
+        if let Some(expected) = &expected.sack {
+            let relative = |seq: Seq| seq.0.wrapping_sub(self.peer_isn.0);
+            let blocks = header.options.sack.as_slice().iter();
+            let sack: Vec<_> =
+                blocks.map(|&(start, end)| (relative(start), relative(end))).collect();
+            assert_eq!(&sack, expected, "SACK of {shown}");
         }
         assert_eq!(sent.payload.len(), expected.data.len(), "length of {shown}");
         assert_eq!(sent.payload, expected.data, "payload of {shown}");
@@ -515,9 +539,11 @@ impl Host {
     pub(super) fn established_with(&mut self, syn: Seg) -> &mut Host {
         let ts = syn.ts.map(|(value, _)| value);
         let shift = syn.shift;
+        let sack_permitted = syn.sack_permitted;
         self.listen().rx(syn);
         let syn_ack = self.next_sent();
         assert_eq!(syn_ack.header.flags, Flags::SYN | Flags::ACK);
+        assert_eq!(syn_ack.header.options.sack_permitted, sack_permitted);
         let mut ack = seg(".").seq(1).ack(1);
         if shift.is_some() {
             ack.window = Some(65_535 >> shift.unwrap_or(0).min(14));
