@@ -52,6 +52,8 @@ pub use channel::{Channel, ChannelStream};
 pub use clients::{Client, Clients};
 pub use export::Export;
 pub use fata_macros::{Devices, main};
+/// Names and addresses as state machines: an authoritative DNS server, a DHCP server.
+pub use fata_names as names;
 pub use fata_net::{Stack, TcpListener, TcpStream, UdpSocket};
 /// A bridge of two interfaces, and a router between several.
 pub use fata_net::{forward, router};

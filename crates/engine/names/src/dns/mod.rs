@@ -1,0 +1,23 @@
+//! The Domain Name System (RFC 1034, 1035).
+
+mod answer;
+mod rate;
+mod server;
+mod zone;
+
+pub use rate::RateLimit;
+pub use server::{Counters, Limits, Server, Transport};
+pub use zone::{Zone, ZoneError};
+
+/// Length of a message's header in bytes (RFC 1035 §4.1.1).
+const HEADER_LEN: usize = 12;
+
+/// The largest message over UDP without EDNS, in bytes (RFC 1035 §4.2.1).
+const UDP_PAYLOAD_MIN: u16 = 512;
+
+/// Links of a chain of aliases that are followed. Chains are short (RFC 1034 §3.6.2 asks for none
+/// at all); what is longer is a mistake or a loop.
+const CNAME_CHAIN_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;
