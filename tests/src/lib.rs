@@ -2,6 +2,10 @@
 //!
 //! Every wait has a deadline, and a machine ends with the value that stands for it.
 
+mod network;
+
+pub use network::Network;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;

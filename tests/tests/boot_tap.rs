@@ -3,68 +3,15 @@
 //!
 //! Needs root and /dev/net/tun; without them it says so and passes.
 
-use fata_tests::{Machine, build, fata};
+use fata_tests::{Machine, Network, build, fata};
 use std::process::{Command, Stdio};
 
 const HOST: &str = "192.0.2.1/24";
 const GUEST: &str = "192.0.2.2";
 
-/// A namespace with a TAP interface, which goes with this value.
-struct Network {
-    namespace: String,
-}
-
-impl Network {
-    /// `None` where it cannot be made.
-    fn new() -> Option<Self> {
-        let namespace = format!("fata-test-{}", std::process::id());
-        if !ip(&["netns", "add", &namespace]) {
-            return None;
-        }
-        let network = Network { namespace };
-        let made = network.ip(&["link", "set", "lo", "up"])
-            && network.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"])
-            && network.ip(&["addr", "add", HOST, "dev", "tap0"])
-            && network.ip(&["link", "set", "tap0", "up"]);
-        made.then_some(network)
-    }
-
-    fn ip(&self, arguments: &[&str]) -> bool {
-        ip(&[&["-n", &self.namespace], arguments].concat())
-    }
-
-    /// `program`, to be run inside.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, program]).stdin(Stdio::null());
-        command
-    }
-
-    /// What a command inside prints.
-    #[track_caller]
-    fn output(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self.command(program).args(arguments).output().expect("ip runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {text}{errors}");
-        text
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        ip(&["netns", "del", &self.namespace]);
-    }
-}
-
-fn ip(arguments: &[&str]) -> bool {
-    let output = Command::new("ip").args(arguments).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
 #[test]
 fn http_over_tap_under_load_and_a_hundred_mebibytes_each_way() {
-    let Some(network) = Network::new() else {
+    let Some(network) = Network::new("tap", HOST) else {
         eprintln!("skipped: no network namespace with a TAP can be made here (not root?)");
         return;
     };

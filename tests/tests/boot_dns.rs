@@ -1,0 +1,156 @@
+//! `examples/dns`, asked by `dig`: as a process on a TAP interface, as a machine behind QEMU's user
+//! network and on TAP, and as a guest of Xen.
+
+use fata_tests::{Machine, Network, build, fata, free_port, output};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const GUEST: &str = "192.0.2.2";
+
+/// Asks a server everything that its example zone can be asked. `dig` runs it with some arguments.
+fn ask_everything(dig: &dyn Fn(&[&str]) -> String) {
+    let short = |arguments: &[&str]| {
+        let text = dig(&[&["+short"], arguments].concat());
+        let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+        lines.sort();
+        lines
+    };
+    for transport in ["+notcp", "+tcp"] {
+        assert_eq!(short(&[transport, "www.example.test", "A"]), ["192.0.2.80"]);
+        assert_eq!(short(&[transport, "WWW.EXAMPLE.TEST", "AAAA"]), ["2001:db8::80"]);
+        let chain = short(&[transport, "web.example.test", "A"]);
+        assert_eq!(chain, ["192.0.2.80", "www.example.test."]);
+        assert_eq!(short(&[transport, "any.pages.example.test", "A"]), ["192.0.2.81"]);
+        assert_eq!(short(&[transport, "example.test", "MX"]), ["10 mail.example.test."]);
+    }
+    let says = |arguments: &[&str], expected: &[&str]| {
+        let text = dig(arguments);
+        for words in expected {
+            assert!(text.contains(words), "dig {arguments:?}: no `{words}` in\n{text}");
+        }
+    };
+    let authority = "example.test.\t\t300\tIN\tSOA";
+    says(&["www.example.test", "A"], &["status: NOERROR", "flags: qr aa rd", "udp: 1232"]);
+    says(&["nobody.example.test", "A"], &["status: NXDOMAIN", "flags: qr aa", authority]);
+    says(&["www.example.test", "TXT"], &["status: NOERROR", "ANSWER: 0", authority]);
+    says(
+        &["x.child.example.test", "A"],
+        &["status: NOERROR", "flags: qr rd", "ns.child.example.test.\t3600\tIN\tA\t203.0.113.53"],
+    );
+    says(&["+notcp", "www.example.test", "ANY"], &["HINFO\t\"RFC8482\" \"\""]);
+    says(&["www.example.com", "A"], &["status: REFUSED"]);
+    says(&["example.test", "AXFR"], &["Transfer failed"]);
+    says(&["-c", "CH", "version.bind", "TXT"], &["status: REFUSED"]);
+    says(&["+opcode=notify", "example.test", "SOA"], &["status: NOTIMP"]);
+    says(&["+edns=1", "+noednsnegotiation", "example.test", "SOA"], &["status: BADVERS"]);
+    // More than 512 bytes: whole with EDNS, cut off without, and then whole over TCP.
+    assert_eq!(short(&["long.example.test", "TXT"]).len(), 6);
+    says(&["+noedns", "+ignore", "long.example.test", "TXT"], &["flags: qr aa tc rd", "ANSWER: 0"]);
+    says(&["+noedns", "long.example.test", "TXT"], &["retrying in TCP mode", "ANSWER: 6"]);
+    // Several questions over one connection.
+    let text = dig(&["+tcp", "+keepopen", "+short", "ns1.example.test", "ns2.example.test"]);
+    assert!(text.contains("192.0.2.53\n") && text.contains("198.51.100.53\n"), "{text}");
+}
+
+/// dig, at a port of this computer.
+fn dig_published(port: u16) -> impl Fn(&[&str]) -> String {
+    move |arguments| {
+        let port = port.to_string();
+        let server = ["@127.0.0.1", "-p", &port, "+timeout=10", "+tries=3"];
+        output("dig", &[&server, arguments].concat())
+    }
+}
+
+/// Words for `fata run` that publish both transports.
+fn published(port: u16) -> [String; 4] {
+    ["--publish".into(), format!("{port}:53"), "--publish".into(), format!("udp:{port}:53")]
+}
+
+#[test]
+fn dig_gets_every_kind_of_answer_from_a_process_and_a_machine_on_tap() {
+    let Some(network) = Network::new("dns", "192.0.2.1/24") else {
+        eprintln!("skipped: no network namespace with a TAP can be made here (not root?)");
+        return;
+    };
+    for target in ["unix", "virtio"] {
+        let image = build("examples/dns", target);
+        let mut command = network.command(fata().get_program().to_str().expect("UTF-8"));
+        command.args(["run", "-t", target, "--net", "tap=tap0"]).arg(&image);
+        command.arg("--").arg(format!("--service.address={GUEST}/24"));
+        let mut running = Machine::spawn(command);
+        running.wait_for("listening on port 53");
+        ask_everything(&|arguments| {
+            let server = format!("@{GUEST}");
+            let how = [server.as_str(), "+timeout=10", "+tries=3"];
+            network.output("dig", &[&how, arguments].concat())
+        });
+    }
+}
+
+#[test]
+fn dig_gets_every_kind_of_answer_from_xen() {
+    let image = build("examples/dns", "xen");
+    let hosts = tempfile::tempdir().expect("a folder for the host");
+    let port = free_port();
+    let mut command = fata();
+    command.args(["run", "-t", "xen"]).args(published(port)).arg(image).env("TMPDIR", hosts.path());
+    let mut running = Machine::spawn(command);
+    running.wait_for("listening on port 53");
+    running.wait_for("has the address");
+    ask_everything(&dig_published(port));
+}
+
+#[test]
+fn questions_on_one_connection_are_answered_in_order_and_a_zone_comes_from_a_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().join("zone");
+    let mut text = b"$ORIGIN disk.test.\n$TTL 60\n@ IN SOA ns a 1 2 3 4 5\n@ IN NS ns\n".to_vec();
+    for index in 0..10 {
+        text.extend(format!("host{index} IN A 192.0.2.{index}\n").bytes());
+    }
+    text.resize(64 * 1024, 0);
+    std::fs::write(&disk, text).expect("a disk");
+    let port = free_port();
+    let block = format!("zone={}", disk.display());
+    let mut command = fata();
+    command.args(["run", "-t", "virtio", "--block", &block]).args(published(port));
+    let mut running = Machine::spawn({
+        command.arg(build("examples/dns", "virtio"));
+        command
+    });
+    running.wait_for("the zone disk.test. has 12 records");
+    running.wait_for("listening on port 53");
+    let dig = dig_published(port);
+    assert_eq!(dig(&["+short", "host7.disk.test"]), "192.0.2.7\n");
+
+    // All questions are sent before an answer is read, and one byte at a time arrives too.
+    let question = |index: u8| {
+        let mut message = vec![0, index, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 5];
+        message.extend(format!("host{index}").bytes());
+        message.extend(*b"\x04disk\x04test\0\0\x01\0\x01");
+        [&(message.len() as u16).to_be_bytes()[..], &message].concat()
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");
+    stream.set_nodelay(true).expect("a socket option");
+    let all: Vec<u8> = (0..9).flat_map(question).collect();
+    stream.write_all(&all).expect("sends");
+    for byte in question(9) {
+        stream.write_all(&[byte]).expect("sends");
+    }
+    for index in 0..10 {
+        let mut len = [0; 2];
+        stream.read_exact(&mut len).expect("a length");
+        let mut message = vec![0; u16::from_be_bytes(len).into()];
+        stream.read_exact(&mut message).expect("a message");
+        assert_eq!(message[1], index, "in order");
+        assert!(message.windows(4).any(|bytes| bytes == [192, 0, 2, index]), "{message:?}");
+    }
+    // A message longer than any question ends the connection, and no other.
+    stream.write_all(&[0xff, 0xff]).expect("sends");
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert_eq!(rest, b"");
+    assert_eq!(dig(&["+tcp", "+short", "host8.disk.test"]), "192.0.2.8\n");
+}
