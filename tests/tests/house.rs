@@ -64,7 +64,7 @@ fn layer_of(folder: &Path) -> Option<Layer> {
         ["crates", "cli"] => Layer::Cli,
         ["examples", _] | ["tests", "programs"] => Layer::Program,
         ["testbed"] => Layer::Testbed,
-        ["bench", ..] | ["tests"] | ["testkit"] => Layer::Tool,
+        ["bench", ..] | ["fuzz"] | ["tests"] | ["testkit"] => Layer::Tool,
         _ => return None,
     })
 }
@@ -189,7 +189,7 @@ fn every_unsafe_block_says_why_it_is_sound() {
 fn a_file_is_a_room() {
     const LINES_MAX: usize = 800;
     let mut wrong = Vec::new();
-    for folder in ["crates", "examples", "bench", "tests"] {
+    for folder in ["crates", "examples", "bench", "fuzz", "tests"] {
         for path in rust_files(&root().join(folder)).into_iter().filter(|path| !is_test_file(path))
         {
             let text = std::fs::read_to_string(&path).expect("readable");

@@ -6,6 +6,8 @@
 
 mod arp;
 mod input;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod sockets;
 mod transmit;
 

@@ -25,6 +25,9 @@ mod dhcp;
 mod engine;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod icmp;
 mod limiter;
 mod neighbour;

@@ -195,6 +195,14 @@ impl Queue {
         let cost = |packet: &Packet| packet.payload.len() + PACKET_OVERHEAD;
         self.bytes = self.packets.iter().map(cost).sum();
     }
+
+    /// Asserts that the count of bytes is right, and within its limit.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn check(&self) {
+        let cost = |packet: &Packet| packet.payload.len() + PACKET_OVERHEAD;
+        assert_eq!(self.bytes, self.packets.iter().map(cost).sum());
+        assert!(self.bytes <= self.bytes_max);
+    }
 }
 
 /// Number of counters of identifications.

@@ -103,7 +103,7 @@ impl Demux {
     }
 
     /// Number of entries.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }

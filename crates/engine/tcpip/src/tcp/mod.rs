@@ -27,6 +27,8 @@ mod connection;
 mod cookie;
 mod demux;
 mod half_open;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod isn;
 mod listener;
 mod memory;

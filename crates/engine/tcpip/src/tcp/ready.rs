@@ -16,7 +16,7 @@ impl Ready {
     }
 
     /// Whether a slot waits for its turn.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn contains(&self, index: u32) -> bool {
         self.is_queued.get(index as usize).is_some_and(|&queued| queued)
     }

@@ -153,7 +153,7 @@ impl ReceiveBuffer {
     }
 
     /// Ranges ahead of a gap.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) const fn range_count(&self) -> usize {
         self.ranges.len()
     }

@@ -28,7 +28,7 @@ impl Timers {
     }
 
     /// Number of deadlines that are set.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }

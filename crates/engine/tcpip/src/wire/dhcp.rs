@@ -235,7 +235,7 @@ impl Request<'_> {
     }
 
     /// The transaction and `secs` of a client's message, for tests that play a server.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn parse_for_test(bytes: &[u8]) -> Option<TestRequest> {
         let options = OptionFields::parse(bytes)?;
         Some(TestRequest {
@@ -251,7 +251,7 @@ impl Request<'_> {
 }
 
 /// A client's message as a test's server reads it.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TestRequest {
     pub(crate) message_type: u8,
@@ -264,7 +264,7 @@ pub(crate) struct TestRequest {
 }
 
 /// What a test's server puts into a reply.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn test_reply(
     transaction: u32,
     client: MacAddress,

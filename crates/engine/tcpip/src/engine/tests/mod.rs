@@ -91,22 +91,9 @@ impl Host {
         self.check();
     }
 
-    /// What must hold at any time: memory within the limits, and no deadline in the past once its
-    /// timeout was handled.
+    /// What must hold at any time: memory within the limits, and TCP's invariants.
     fn check(&self) {
-        let counters = self.engine.counters();
-        let is_within = |value: u64, limit: usize| value <= limit as u64;
-        assert!(is_within(counters.neighbours, self.limits.neighbours));
-        assert!(is_within(counters.neighbour_parked_bytes, self.limits.neighbour_parked_bytes));
-        assert!(is_within(counters.reassembly_bytes, self.limits.reassembly_bytes));
-        assert!(is_within(counters.reassembly_datagrams, self.limits.reassembly_datagrams));
-        let udp = counters.udp_sockets as usize
-            * (self.limits.udp_receive_bytes + self.limits.udp_send_bytes.max(66_000));
-        assert!(is_within(counters.udp_queued_bytes, udp));
-        assert!(is_within(counters.tcp_connections, self.limits.tcp_connections));
-        assert!(is_within(counters.tcp_half_open, self.limits.tcp_half_open));
-        assert!(is_within(counters.tcp_time_wait, self.limits.tcp_time_wait));
-        assert!(is_within(counters.tcp_buffered_bytes, self.limits.tcp_total_bytes));
+        self.engine.check(&self.limits);
     }
 
     /// All frames that H has to send now.

@@ -1,4 +1,4 @@
-//! What always holds between two calls; the tests ask after every step.
+//! What always holds between two calls; the tests and the fuzz targets ask after every step.
 
 use super::{Connection, State};
 use crate::tcp::Settings;
@@ -43,11 +43,13 @@ impl Connection {
     }
 
     /// State, for traces.
+    #[cfg(test)]
     pub(crate) const fn name(&self) -> State {
         self.state
     }
 
     /// The congestion window in bytes, for traces.
+    #[cfg(test)]
     pub(crate) fn congestion_window(&self) -> u32 {
         use crate::tcp::congestion::Congestion;
         self.congestion.window()

@@ -12,7 +12,7 @@
 mod calls;
 mod icmp;
 mod input;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
 mod output;
 mod timeout;

@@ -4,7 +4,7 @@
 //! What must come out: every byte arrives once, in its place, and then the end of the stream; or an
 //! error says why not. And afterwards nothing is left.
 
-use super::script::{assert_empty, check, stream};
+use super::script::{assert_empty, stream};
 use crate::config::Limits;
 use crate::error::TcpError;
 use crate::event::Event;
@@ -271,7 +271,7 @@ impl End for Node {
     }
 
     fn check(&self, _now: Instant) {
-        check(&self.tcp, &self.limits);
+        self.tcp.check(&self.limits);
     }
 }
 

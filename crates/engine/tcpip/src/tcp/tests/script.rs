@@ -7,7 +7,7 @@ use crate::icmp::IcmpError;
 use crate::secret::Keys;
 use crate::socket::{ListenerId, TcpId, TcpStatus};
 use crate::tcp::connection::State;
-use crate::tcp::{SegmentOut, Seq, Tcp, demux::Target};
+use crate::tcp::{SegmentOut, Seq, Tcp};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options, SackBlocks, Segment, Timestamps};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -319,7 +319,7 @@ impl Host {
         while let Some(event) = self.tcp.poll_event() {
             self.events.push(event);
         }
-        check(&self.tcp, &self.limits);
+        self.tcp.check(&self.limits);
     }
 
     fn show(&self, sent: &Sent) -> String {
@@ -609,30 +609,6 @@ pub(super) const SYNCHRONIZED: [State; 6] = [
     State::Closing,
     State::LastAck,
 ];
-
-/// Asserts what must always hold of the tables together.
-pub(crate) fn check(tcp: &Tcp, limits: &Limits) {
-    let mut attached = 0;
-    let mut timers = 0;
-    let mut held = 0;
-    for (index, connection) in tcp.connections.iter() {
-        connection.check(&tcp.shared.settings, tcp.ready.contains(index));
-        held += connection.held_bytes();
-        let found = tcp.find(&connection.tuple).1 == Some(Target::Connection(index));
-        assert_eq!(found, connection.is_attached, "demultiplexer and connection disagree");
-        attached += usize::from(found);
-        timers += usize::from(connection.deadline() != crate::tcp::timers::NEVER);
-    }
-    assert_eq!(tcp.timers.len(), timers, "timers and connections disagree");
-    assert_eq!(tcp.demux.len(), attached + tcp.half_opens.len() + tcp.time_waits.len());
-    assert_eq!(tcp.half_opens.timers.len(), tcp.half_opens.len());
-    assert_eq!(tcp.shared.memory.bytes(), held, "the count of bytes is wrong");
-    // (c) Everything stays under its caps.
-    assert!(held <= limits.tcp_total_bytes);
-    assert!(tcp.connections.len() <= limits.tcp_connections);
-    assert!(tcp.half_opens.len() <= limits.tcp_half_open);
-    assert!(tcp.time_waits.len() <= limits.tcp_time_wait);
-}
 
 /// Asserts that nothing is left of any connection.
 pub(crate) fn assert_empty(tcp: &Tcp) {

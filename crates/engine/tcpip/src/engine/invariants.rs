@@ -1,0 +1,27 @@
+//! What always holds between two calls; the tests and the fuzz targets ask after every step.
+
+use super::Engine;
+use crate::config::Limits;
+
+impl Engine {
+    /// Asserts that all that is held is within `limits`, those that the engine was made with, and
+    /// that TCP's tables agree with each other.
+    pub(crate) fn check(&self, limits: &Limits) {
+        let counters = self.counters();
+        let is_within = |value: u64, limit: usize| value <= limit as u64;
+        assert!(is_within(counters.neighbours, limits.neighbours));
+        assert!(is_within(counters.neighbour_parked_bytes, limits.neighbour_parked_bytes));
+        assert!(is_within(counters.reassembly_bytes, limits.reassembly_bytes));
+        assert!(is_within(counters.reassembly_datagrams, limits.reassembly_datagrams));
+        let udp = counters.udp_sockets as usize
+            * (limits.udp_receive_bytes + limits.udp_send_bytes.max(66_000));
+        assert!(is_within(counters.udp_queued_bytes, udp));
+        assert!(is_within(counters.tcp_connections, limits.tcp_connections));
+        assert!(is_within(counters.tcp_half_open, limits.tcp_half_open));
+        assert!(is_within(counters.tcp_time_wait, limits.tcp_time_wait));
+        assert!(is_within(counters.tcp_buffered_bytes, limits.tcp_total_bytes));
+        self.replies.check();
+        self.loopback.check();
+        self.tcp.check(limits);
+    }
+}
