@@ -276,7 +276,9 @@ impl<P: BackendProtocol> Backend<P> {
             let path = self.serving.path(key);
             HandshakeError::malformed(&path, Some(value), Writer::Toolstack, expected)
         };
+        // Our own directory is no other end: we would be watching ourselves.
         let path = parse_path(frontend)
+            .filter(|path| *path != self.serving.device)
             .ok_or_else(|| wrong("frontend", frontend, "the absolute path of the frontend"))?;
         let domain = parse_domain(frontend_id)
             .ok_or_else(|| wrong("frontend-id", frontend_id, "a domain's id"))?;

@@ -338,7 +338,9 @@ impl<P: FrontendProtocol> Frontend<P> {
             let path = self.joining.path(key);
             HandshakeError::malformed(&path, Some(value), Writer::Toolstack, expected)
         };
+        // Our own directory is no other end: we would be watching ourselves.
         let path = parse_path(backend)
+            .filter(|path| *path != self.joining.device)
             .ok_or_else(|| wrong("backend", backend, "the absolute path of the backend"))?;
         let domain = parse_domain(backend_id)
             .ok_or_else(|| wrong("backend-id", backend_id, "a domain's id"))?;

@@ -204,6 +204,34 @@ fn malformed_keys_are_errors_that_name_key_value_and_writer() {
 }
 
 #[test]
+fn an_end_that_is_told_to_meet_itself_says_so() {
+    let home = "/local/domain/3/device/vif/0";
+    let mut store = offered();
+    for (key, value) in [("state", "1"), ("backend", home), ("backend-id", "3")] {
+        set(&mut store, &alloc::format!("{home}/{key}"), value);
+    }
+    let options = net::FrontendOptions::default();
+    let mut front: net::Frontend = Frontend::new(Joining::new(home), options, Instant(0));
+    let told = run(&mut front, &mut store, Instant(0), || Ok(made()));
+    let error = error_of(&told);
+    assert!(error.contains("the absolute path of the backend") && error.contains(home), "{error}");
+
+    for (key, value) in [("state", "1"), ("frontend", home), ("frontend-id", "3")] {
+        set(&mut store, &alloc::format!("{home}/{key}"), value);
+    }
+    let options = net::BackendOptions::default();
+    let mut back: net::Backend = Backend::new(Serving::new(home), options, Instant(0));
+    let told = run(&mut back, &mut store, Instant(0), || Ok(()));
+    let said = told.iter().any(|command| match command {
+        Command::Report(error) | Command::Ended(Err(error)) => {
+            error.to_string().contains("the absolute path of the frontend")
+        }
+        _ => false,
+    });
+    assert!(said, "{told:?}");
+}
+
+#[test]
 fn a_transaction_that_is_refused_is_an_error_with_its_errno() {
     let (mut store, mut machine) = (offered(), netfront());
     loop {
