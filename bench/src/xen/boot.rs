@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use fata_testbed::{Dom0Paths, config_text};
 
 use crate::lab::{GUEST, Lab, System};
-use crate::report::Report;
+use crate::table::Report;
 
 const LIMIT: Duration = Duration::from_secs(240);
 

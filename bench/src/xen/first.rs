@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use fata_testbed::Guest;
 
 use crate::lab::{self, DOM0, GUEST, Lab, PATIENCE, System};
-use crate::report::Report;
+use crate::table::Report;
 
 /// Keeps dom0's processor busy while guests are created and served.
 const LOAD_ON: &str = "(while [ ! -e /tmp/idle ]; do :; done) >/dev/null 2>&1 & true";

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use fata_testbed::{Guest, Linux, Vif};
 
 use crate::lab::{Lab, System, json_lines};
-use crate::report::Report;
+use crate::table::Report;
 
 const RATES: [u32; 2] = [10_000, 0];
 const SIZES: [usize; 3] = [60, 200, 1514];

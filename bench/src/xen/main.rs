@@ -11,8 +11,9 @@ mod boot;
 mod first;
 mod forward;
 mod lab;
-mod report;
 mod streams;
+#[path = "../table.rs"]
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 
 use lab::Lab;
-use report::Report;
+use table::Report;
 
 /// Measures our guests beside Debian's on a Xen host in QEMU, and prints the figures side by side.
 ///
@@ -95,7 +96,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let wanted = |measure| {
         arguments.measures.contains(&measure) || arguments.measures.contains(&Measure::All)
     };
-    let mut report = Report::new(root, arguments.compare.as_deref())?;
+    let mut report = Report::new(root, "Debian guest", arguments.compare.as_deref())?;
     let lab = Lab::start(root)?;
     if wanted(Measure::First) {
         first::measure(&lab, arguments.boots, &mut report)?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::lab::{DOM0, GUEST, Lab, OTHER, PATIENCE, System, json_lines};
-use crate::report::Report;
+use crate::table::Report;
 
 const PACKAGE: &str = "bench/programs/traffic";
 const READY: &str = "listening on";

@@ -9,25 +9,28 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-/// One row: a figure of ours, and of Linux's where there is one.
+/// One row: a figure of ours, and of the peer's where there is one.
 struct Row {
     name: String,
     unit: &'static str,
     /// Larger is better.
     more_is_better: bool,
     ours: Vec<f64>,
-    linux: Vec<f64>,
+    peers: Vec<f64>,
 }
 
 pub(crate) struct Report {
     rows: Vec<Row>,
+    /// Whom ours stands beside, as the table calls it.
+    peer: &'static str,
     commit: String,
     earlier: BTreeMap<String, f64>,
 }
 
 impl Report {
-    /// A report about the project at `root`; figures in `compare` stand beside the new ones.
-    pub(crate) fn new(root: &Path, compare: Option<&Path>) -> Result<Self> {
+    /// A report about the project at `root` beside `peer`; figures in `compare` stand beside the new
+    /// ones.
+    pub(crate) fn new(root: &Path, peer: &'static str, compare: Option<&Path>) -> Result<Self> {
         let git = Command::new("git")
             .args(["describe", "--always", "--dirty"])
             .current_dir(root)
@@ -46,7 +49,7 @@ impl Report {
                 }
             }
         }
-        Ok(Report { rows: Vec::new(), commit, earlier })
+        Ok(Report { rows: Vec::new(), peer, commit, earlier })
     }
 
     pub(crate) fn add(
@@ -55,32 +58,29 @@ impl Report {
         unit: &'static str,
         more_is_better: bool,
         ours: Vec<f64>,
-        linux: Vec<f64>,
+        peers: Vec<f64>,
     ) {
-        let row = Row { name: name.to_owned(), unit, more_is_better, ours, linux };
-        eprintln!(
-            "bench: {name}: {} {unit}, linux {} {unit}",
-            number(median(&row.ours)),
-            number(median(&row.linux))
-        );
+        let row = Row { name: name.to_owned(), unit, more_is_better, ours, peers };
+        let (ours, theirs) = (number(median(&row.ours)), number(median(&row.peers)));
+        eprintln!("bench: {name}: {ours} {unit}, {} {theirs} {unit}", self.peer);
         self.rows.push(row);
     }
 
     /// All rows as a Markdown table.
     pub(crate) fn table(&self) -> String {
         let compared = !self.earlier.is_empty();
-        let mut text = String::from("| figure | ours | Debian guest | ratio |");
+        let mut text = format!("| figure | ours | {} | ratio |", self.peer);
         text.push_str(if compared { " earlier | change |\n" } else { "\n" });
         text.push_str("|---|---|---|---|");
         text.push_str(if compared { "---|---|\n" } else { "\n" });
         for row in &self.rows {
-            let (ours, linux) = (median(&row.ours), median(&row.linux));
-            let ratio = match (ours, linux) {
-                (Some(ours), Some(linux)) if row.more_is_better && linux > 0.0 => {
-                    format!("{:.2}x", ours / linux)
+            let (ours, peers) = (median(&row.ours), median(&row.peers));
+            let ratio = match (ours, peers) {
+                (Some(ours), Some(peers)) if row.more_is_better && peers > 0.0 => {
+                    format!("{:.2}x", ours / peers)
                 }
-                (Some(ours), Some(linux)) if ours > 0.0 && !row.more_is_better => {
-                    format!("1/{:.1}", linux / ours)
+                (Some(ours), Some(peers)) if ours > 0.0 && !row.more_is_better => {
+                    format!("1/{:.1}", peers / ours)
                 }
                 _ => "–".to_owned(),
             };
@@ -89,7 +89,7 @@ impl Report {
                 "| {} | {} | {} | {ratio} |",
                 row.name,
                 side(&row.ours, row.unit),
-                side(&row.linux, row.unit)
+                side(&row.peers, row.unit)
             );
             if compared {
                 match (ours, self.earlier.get(&row.name)) {
@@ -121,9 +121,10 @@ impl Report {
                 "name": row.name,
                 "unit": row.unit,
                 "fata": median(&row.ours),
-                "linux": median(&row.linux),
+                "peer": self.peer,
+                "peers": median(&row.peers),
                 "fata_runs": row.ours,
-                "linux_runs": row.linux,
+                "peers_runs": row.peers,
                 "commit": self.commit,
                 "unix_time": date,
             });
@@ -171,8 +172,12 @@ mod tests {
 
     #[test]
     fn a_row_has_its_median_its_range_and_its_ratio() {
-        let mut report =
-            Report { rows: Vec::new(), commit: String::new(), earlier: BTreeMap::new() };
+        let mut report = Report {
+            rows: Vec::new(),
+            peer: "Debian guest",
+            commit: String::new(),
+            earlier: BTreeMap::new(),
+        };
         report.add("stream", "Mbit/s", true, vec![300.0, 100.0, 200.0], vec![100.0]);
         report.add("boot", "s", false, vec![0.5], vec![5.0]);
         let table = report.table();
@@ -186,7 +191,8 @@ mod tests {
     #[test]
     fn an_earlier_run_stands_beside_the_new_one() {
         let earlier = BTreeMap::from([("stream".to_owned(), 100.0)]);
-        let mut report = Report { rows: Vec::new(), commit: String::new(), earlier };
+        let mut report =
+            Report { rows: Vec::new(), peer: "Debian guest", commit: String::new(), earlier };
         report.add("stream", "Mbit/s", true, vec![150.0], Vec::new());
         assert!(report.table().contains("| 100 Mbit/s | +50 % |"), "{}", report.table());
     }
