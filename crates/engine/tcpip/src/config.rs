@@ -106,6 +106,46 @@ impl Lease {
     }
 }
 
+/// How a TCP sender finds out how much the path takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// RFC 9438: the window follows the time since the last loss. What nearly everybody uses, and on
+    /// long fast paths the faster of the two.
+    #[default]
+    Cubic,
+    /// RFC 5681: one segment more for each round trip, half after a loss.
+    NewReno,
+}
+
+impl core::str::FromStr for CongestionControl {
+    type Err = UnknownCongestionControl;
+
+    /// By its name in lower case.
+    ///
+    /// # Errors
+    /// [`UnknownCongestionControl`] for any other name.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "cubic" => Ok(CongestionControl::Cubic),
+            "newreno" => Ok(CongestionControl::NewReno),
+            _ => Err(UnknownCongestionControl),
+        }
+    }
+}
+
+/// No [`CongestionControl`] has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCongestionControl;
+
+impl fmt::Display for UnknownCongestionControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown congestion control; known are cubic and newreno")
+    }
+}
+
+impl std::error::Error for UnknownCongestionControl {}
+
 /// Ceilings of everything that a peer or a program can make the engine hold or send.
 ///
 /// Counts are numbers of objects, sizes are bytes.
@@ -150,6 +190,8 @@ pub struct Limits {
     /// Separate ranges of out-of-order data that one connection holds. Past it the farthest goes.
     /// Default 256: a loss for every third segment of a window of 1 MiB.
     pub tcp_out_of_order_ranges: usize,
+    /// How TCP senders find out how much their paths take. Default CUBIC.
+    pub tcp_congestion: CongestionControl,
     /// RSTs per second that answer segments of no connection. Default 200.
     pub tcp_resets_per_second: u32,
     /// UDP sockets. Default 1,024.
@@ -210,6 +252,7 @@ impl Default for Limits {
             tcp_send_bytes: 1024 * 1024,
             tcp_total_bytes: 16 * 1024 * 1024,
             tcp_out_of_order_ranges: 256,
+            tcp_congestion: CongestionControl::Cubic,
             tcp_resets_per_second: 200,
             udp_sockets: 1_024,
             udp_receive_bytes: 256 * 1024,

@@ -224,8 +224,22 @@ counters! {
     tcp_retransmits,
     /// Expiries of the retransmission timer.
     tcp_retransmit_timeouts,
-    /// Fast retransmits.
+    /// Losses found by what arrived after them; the window was reduced once for each.
     tcp_fast_retransmits,
+    /// Tail loss probes sent (RFC 8985).
+    tcp_tail_probes,
+    /// Losses that a tail loss probe found and repaired.
+    tcp_tail_losses,
+    /// Reductions of the window that were undone, because nothing was lost.
+    tcp_recoveries_undone,
+    /// Duplicates that peers reported (RFC 2883).
+    tcp_duplicates_reported,
+    /// SACK blocks that cannot be true.
+    tcp_sack_invalid,
+    /// SACK blocks that were ignored because too much is remembered already.
+    tcp_sack_limited,
+    /// Peers that threw away what they had said had arrived.
+    tcp_sack_reneged,
     /// Partial ACKs in fast recovery.
     tcp_partial_acks,
     /// Probes of closed windows and of silent peers sent.

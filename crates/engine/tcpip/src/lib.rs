@@ -44,7 +44,10 @@ mod time;
 mod udp;
 mod wire;
 
-pub use config::{AddressConfig, Config, ConfigError, Lease, Limits, MacAddress};
+pub use config::{
+    AddressConfig, Config, ConfigError, CongestionControl, Lease, Limits, MacAddress,
+    UnknownCongestionControl,
+};
 pub use counters::Counters;
 pub use engine::{Engine, FrameChecksum, PartialChecksum, Transmit};
 pub use error::{BindError, ConnectError, ListenError, SendError, TcpError, Unreachable};

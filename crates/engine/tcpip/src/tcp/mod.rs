@@ -17,8 +17,7 @@
 //! and its places in the demultiplexer and the list of timers. It has no buffers: those grow with
 //! what is in them, and go when that has gone.
 //!
-//! Not here yet, but with a place to go: SACK and RACK (`connection/input.rs` decides what is
-//! lost), CUBIC (behind [`congestion::Congestion`]), IPv6 (addresses are [`IpAddr`] throughout).
+//! Not here yet, but with a place to go: ECN, pacing and BBR (behind [`congestion::Congestion`]).
 
 mod arrival;
 mod calls;
@@ -26,6 +25,7 @@ mod congestion;
 mod connection;
 mod cookie;
 mod demux;
+mod flight;
 mod half_open;
 #[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
@@ -33,6 +33,7 @@ mod isn;
 mod listener;
 mod memory;
 mod ports;
+mod rack;
 mod ready;
 mod receive_buffer;
 mod reply;
@@ -48,7 +49,7 @@ mod timers;
 pub(crate) use demux::Tuple;
 pub(crate) use seq::Seq;
 
-use crate::config::Limits;
+use crate::config::{CongestionControl, Limits};
 use crate::counters::Counters;
 use crate::error::TcpError;
 use crate::event::{Event, Events};
@@ -57,7 +58,7 @@ use crate::secret::{Keys, Purpose, Random};
 use crate::socket::TcpId;
 use crate::time::Instant;
 use crate::wire::tcp::Quote;
-use connection::{Connection, Owner, State, Written};
+use connection::{Connection, Owner, Recoveries, State, Written};
 use core::net::IpAddr;
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -92,6 +93,7 @@ pub(crate) struct Settings {
     /// The shift of our window field: the least with which `receive_bytes` fits into it.
     window_shift: u8,
     out_of_order_ranges: usize,
+    congestion: CongestionControl,
     connect_timeout: Duration,
     user_timeout: Duration,
     fin_wait_2: Duration,
@@ -108,6 +110,7 @@ impl Settings {
             send_bytes: limits.tcp_send_bytes,
             window_shift: (0..14).find(|shift| receive_bytes >> shift <= 65_535).unwrap_or(14),
             out_of_order_ranges: limits.tcp_out_of_order_ranges,
+            congestion: limits.tcp_congestion,
             connect_timeout: limits.tcp_connect_timeout,
             user_timeout: limits.tcp_user_timeout,
             fin_wait_2: limits.tcp_fin_wait_2_timeout,
@@ -142,6 +145,7 @@ pub(crate) struct Shared {
     memory: Memory,
     counters: Counters,
     replies: Replies,
+    recoveries: Recoveries,
 }
 
 /// See the module.
@@ -202,6 +206,7 @@ impl Tcp {
                 memory: Memory::new(limits.tcp_total_bytes),
                 counters: Counters::default(),
                 replies: Replies::new(limits.tcp_resets_per_second),
+                recoveries: Recoveries::default(),
             },
             events: Events::default(),
             demux: Demux::new(keys.key(Purpose::TcpTable)),

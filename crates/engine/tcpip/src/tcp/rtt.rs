@@ -49,6 +49,11 @@ impl Rtt {
         Duration::from_micros(timeout_us.min(u64::from(RTO_MAX_US)))
     }
 
+    /// SRTT, if anything was measured.
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.is_measured.then(|| Duration::from_micros(self.smoothed_us.into()))
+    }
+
     /// How often the timer expired since the last valid measurement.
     pub(crate) const fn backoff(&self) -> u8 {
         self.backoff

@@ -144,6 +144,7 @@ impl Connection {
         self.state = State::Closed;
         self.error = error;
         self.send.clear(&mut shared.memory);
+        self.drop_recovery(shared);
         // "All segment queues should be flushed" (RFC 9293 §3.10.7.4, on RST).
         if error.is_some() || self.owner == Owner::Nobody {
             self.receive.clear(&mut shared.memory);
@@ -158,6 +159,7 @@ impl Connection {
     }
 
     fn stop_timers(&mut self) {
+        self.loss_at = NEVER;
         self.retransmit_at = NEVER;
         self.ack_at = NEVER;
         self.keepalive_at = NEVER;

@@ -59,8 +59,12 @@ impl Connection {
         shared.counters.tcp_path_mtu_lowered += 1;
         if self.is_open() {
             // What is in flight was lost to size, not to congestion: send it again at once.
-            self.next = self.una;
-            self.retransmit_due = true;
+            if self.has_sack {
+                self.lose_all();
+            } else {
+                self.next = self.una;
+                self.retransmit_due = true;
+            }
             self.timed_at = NEVER;
         }
     }

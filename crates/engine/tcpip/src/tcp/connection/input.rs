@@ -3,7 +3,6 @@
 
 use super::{Connection, Owner, State};
 use crate::error::TcpError;
-use crate::tcp::congestion::Congestion;
 use crate::tcp::isn::timestamp_clock;
 use crate::tcp::receive_buffer::Arrival;
 use crate::tcp::timers::NEVER;
@@ -27,9 +26,6 @@ const ACK_DELAY: Duration = Duration::from_millis(40);
 
 /// ACKs owed at once for segments out of order; a burst of more tells the sender nothing new.
 const ACKS_DUE_MAX: u8 = 16;
-
-/// Duplicate ACKs that mean a loss (RFC 5681 §3.2).
-const DUPLICATES_FOR_LOSS: u8 = 3;
 
 /// TS.Recent says nothing after so long (RFC 7323 §5.5).
 const TIMESTAMP_VALID: Duration = Duration::from_secs(24 * 24 * 60 * 60);
@@ -91,7 +87,7 @@ impl Connection {
             return;
         }
         self.on_new_ack(now, header, shared);
-        self.establish();
+        self.establish(shared);
         let data = Segment { header: Header { sequence: irs + 1, ..*header }, ..*segment };
         self.on_data(now, &data, shared);
         self.acks_due = self.acks_due.max(1);
@@ -269,7 +265,11 @@ impl Connection {
             let is_handshake = self.state == State::SynReceived;
             self.on_new_ack(now, header, shared);
             if is_handshake {
-                self.establish();
+                self.establish(shared);
+            }
+        } else if self.has_sack {
+            if !header.options.sack.is_empty() || ack == self.una {
+                self.on_delivery(now, header, 0, self.flight(), shared);
             }
         } else if ack == self.una
             && segment.sequence_len() == 0
@@ -321,7 +321,7 @@ impl Connection {
         let ack = header.acknowledgment;
         let acked = ack.since(self.una);
         let fin_acked = self.fin_queued && !self.fin_acked && ack == self.stream_end();
-        let syn_acked = self.una == self.iss;
+        let syn_acked = self.is_opening();
         let data = acked - u32::from(fin_acked) - u32::from(syn_acked);
         let in_flight = self.flight();
         self.una = ack;
@@ -333,37 +333,12 @@ impl Connection {
         self.measure_round_trip(now, header);
         if syn_acked {
             self.retransmit_at = NEVER;
+        } else if self.has_sack {
+            self.on_delivery(now, header, acked, in_flight, shared);
         } else {
             self.recover_or_grow(now, acked, in_flight, shared);
         }
         self.tell_writer(shared.settings.send_bytes);
-    }
-
-    /// Lets the congestion window follow, and the timer (RFC 6298 §5.2 and §5.3, RFC 6582 §3.2).
-    fn recover_or_grow(&mut self, now: Instant, acked: u32, in_flight: u32, shared: &mut Shared) {
-        let mss = self.payload_max();
-        let mut restarts_timer = true;
-        if !self.is_recovering {
-            self.duplicate_acks = 0;
-            let flight_peak = self.flight_peak.max(in_flight);
-            self.congestion.on_ack(acked, flight_peak, mss);
-        } else if self.una.at_or_after(self.recover) {
-            self.is_recovering = false;
-            self.duplicate_acks = 0;
-            self.congestion.on_recovered(self.flight(), mss);
-        } else {
-            // A partial ACK: what follows it is lost as well. Only the first restarts the timer, so
-            // that a window with many losses is given up for a timeout (RFC 6582 §4, "Impatient").
-            restarts_timer = !core::mem::replace(&mut self.had_partial_ack, true);
-            self.retransmit_due = true;
-            self.congestion.on_partial_ack(acked, mss);
-            shared.counters.tcp_partial_acks += 1;
-        }
-        if self.una == self.max {
-            self.retransmit_at = NEVER;
-        } else if restarts_timer {
-            self.arm_retransmit(now, shared);
-        }
     }
 
     /// A measurement by the segment that is timed; or, if none is because something was sent
@@ -380,22 +355,6 @@ impl Connection {
             if elapsed_ms < ROUND_TRIP_MAX_MS {
                 self.rtt.measure(Duration::from_millis(elapsed_ms.into()));
             }
-        }
-    }
-
-    /// A duplicate ACK: a segment has left the network, and an earlier one may be lost.
-    fn on_duplicate_ack(&mut self, shared: &mut Shared) {
-        self.duplicate_acks = self.duplicate_acks.saturating_add(1);
-        let mss = self.payload_max();
-        if self.is_recovering {
-            self.congestion.on_duplicate_ack(mss);
-        } else if self.duplicate_acks == DUPLICATES_FOR_LOSS && self.una.after(self.recover) {
-            self.is_recovering = true;
-            self.had_partial_ack = false;
-            self.recover = self.max;
-            self.retransmit_due = true;
-            self.congestion.on_fast_retransmit(self.flight(), mss);
-            shared.counters.tcp_fast_retransmits += 1;
         }
     }
 

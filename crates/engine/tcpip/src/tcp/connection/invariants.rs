@@ -9,7 +9,7 @@ impl Connection {
     pub(crate) fn check(&self, settings: &Settings, is_ready: bool) {
         assert!(self.una.at_or_before(self.next) && self.next.at_or_before(self.max));
         if !self.is_over() {
-            assert!(self.max.at_or_before(self.stream_end().max(self.iss + 1)));
+            assert!(self.max.at_or_before(self.stream_end()));
         }
         let sendable = self.plan(settings).is_some();
         assert!(!sendable || is_ready, "something to send, but not in the ready list");
@@ -33,6 +33,14 @@ impl Connection {
         } else {
             assert!(self.unacknowledged == 0 || self.acks_due > 0 || self.ack_at != NEVER);
         }
+        match &self.recovery {
+            Some(recovery) => recovery.flight.check(self.una, self.max),
+            None => assert!(
+                !self.has_sack || !self.is_open() || self.una == self.max,
+                "nothing is known of what is in flight"
+            ),
+        }
+        assert!(self.loss_at == NEVER || self.recovery.is_some());
         // What was promised can be kept.
         let promised = self.edge.since(self.receive.acknowledge()) + self.receive.unread();
         assert!(self.is_over() || promised as usize <= settings.receive_bytes);
@@ -51,7 +59,6 @@ impl Connection {
     /// The congestion window in bytes, for traces.
     #[cfg(test)]
     pub(crate) fn congestion_window(&self) -> u32 {
-        use crate::tcp::congestion::Congestion;
         self.congestion.window()
     }
 }

@@ -2,27 +2,33 @@
 //! to it.
 //!
 //! What arrives is handled in `input.rs` (ICMP errors in `icmp.rs`), what leaves is made in
-//! `output.rs`, what is due happens in `timeout.rs`, what the program asks for is done in `calls.rs`. None of them knows of tables: after each call the façade ([`super::Tcp`]) looks
-//! at what has changed and keeps demultiplexer, timers, ready list and events in step, in one place
-//! ([`super::Tcp::settle`]).
+//! `output.rs`, what is lost is found in `recovery.rs` (or, without SACK, in `duplicates.rs`), what
+//! is due happens in `timeout.rs`, what the program asks for is done in `calls.rs`. None of them
+//! knows of tables: after each call the façade ([`super::Tcp`]) looks at what has changed and keeps
+//! demultiplexer, timers, ready list and events in step, in one place ([`super::Tcp::settle`]).
 //!
 //! Half-open passive connections and those in TIME-WAIT are not here: they have smaller
 //! representations ([`super::half_open`], [`super::time_wait`]).
 
 mod calls;
+mod duplicates;
 mod icmp;
 mod input;
 #[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
 mod output;
+mod recovery;
 mod timeout;
 
 pub(crate) use output::Written;
+pub(crate) use recovery::Recoveries;
 
+use crate::config::CongestionControl;
 use crate::error::{TcpError, Unreachable};
 use crate::socket::{Keepalive, ListenerId};
-use crate::tcp::congestion::{Congestion, NewReno};
+use crate::tcp::congestion::Congestion;
 use crate::tcp::memory::Ring;
+use crate::tcp::rack::Rack;
 use crate::tcp::receive_buffer::ReceiveBuffer;
 use crate::tcp::rtt::Rtt;
 use crate::tcp::send_buffer::SendBuffer;
@@ -31,6 +37,7 @@ use crate::tcp::{Seq, Settings, Shared, Tuple};
 use crate::time::Instant;
 use crate::wire::tcp::{HEADER_LEN, Options, SACK_BLOCKS_MAX, SackBlocks, TIMESTAMPS_LEN};
 use core::time::Duration;
+use recovery::{LossTimer, Recovery, Tail};
 
 /// The states of RFC 9293 §3.3.2 in which a whole connection exists. A connection gets to
 /// `TimeWait` or `Closed` last; it then only keeps what the program has not read yet.
@@ -159,11 +166,22 @@ pub(crate) struct Connection {
     /// The timer of the SYN has expired.
     was_syn_lost: bool,
 
-    congestion: NewReno,
+    congestion: Congestion,
     rtt: Rtt,
+    /// What the times of arrivals say; with SACK only.
+    rack: Rack,
+    /// Everything about what is in flight; with SACK, and only while something is.
+    recovery: Option<Box<Recovery>>,
+    /// When to look for losses again, and why.
+    loss_at: Instant,
+    loss_timer: LossTimer,
+    /// Send a tail loss probe; and the one that is in flight.
+    tail_probe_due: bool,
+    tail: Option<Tail>,
     /// Consecutive duplicate ACKs.
     duplicate_acks: u8,
-    /// In fast recovery until `recover` is acknowledged.
+    /// In fast recovery until `recover` is acknowledged. Without that, but before it: after a
+    /// timeout.
     is_recovering: bool,
     recover: Seq,
     /// This recovery has seen a partial ACK.
@@ -282,7 +300,7 @@ impl Connection {
         }
         connection.window_seq = irs;
         connection.window_ack = iss;
-        connection.establish();
+        connection.establish(shared);
         connection
     }
 
@@ -317,8 +335,15 @@ impl Connection {
             probe_due: false,
             override_due: false,
             was_syn_lost: false,
-            congestion: NewReno::new(mss.into()),
+            // The handshake's end makes the one that is used.
+            congestion: Congestion::new(CongestionControl::NewReno, mss.into()),
             rtt: Rtt::new(),
+            rack: Rack::new(iss, None),
+            recovery: None,
+            loss_at: NEVER,
+            loss_timer: LossTimer::Tail,
+            tail_probe_due: false,
+            tail: None,
             duplicate_acks: 0,
             is_recovering: false,
             recover: iss,
@@ -372,12 +397,13 @@ impl Connection {
     }
 
     /// Both SYNs are acknowledged: data may flow.
-    fn establish(&mut self) {
+    fn establish(&mut self, shared: &Shared) {
         self.state = State::Established;
         self.syn_due = false;
         self.changes.connected = true;
         self.changes.writable = true;
-        self.congestion = NewReno::new(self.payload_max());
+        self.congestion = Congestion::new(shared.settings.congestion, self.payload_max());
+        self.rack = Rack::new(self.una, self.rtt.smoothed());
         self.recover = self.iss;
         self.flight_peak = 0;
         self.round_end = self.una;
@@ -425,8 +451,8 @@ impl Connection {
 
     /// The sequence number after the last byte that the program wrote.
     fn data_end(&self) -> Seq {
-        let first = if self.una == self.iss { self.iss + 1 } else { self.una };
-        first + self.send.len()
+        // SYN takes a number. (That SND.UNA is ISS says nothing: four gigabytes later it is again.)
+        self.una + u32::from(self.is_opening()) + self.send.len()
     }
 
     /// The sequence number after all that there is to send, FIN included.
@@ -437,6 +463,11 @@ impl Connection {
     /// Bytes and flags in flight.
     fn flight(&self) -> u32 {
         self.max.since(self.una)
+    }
+
+    /// Our SYN is not acknowledged.
+    const fn is_opening(&self) -> bool {
+        matches!(self.state, State::SynSent | State::SynReceived)
     }
 
     /// The handshake is complete and the connection is not gone.

@@ -4,7 +4,6 @@
 //! "sends it" cannot disagree. [`Connection::transmit`] writes it and commits.
 
 use super::{Connection, State};
-use crate::tcp::congestion::Congestion;
 use crate::tcp::isn::timestamp_clock;
 use crate::tcp::timers::NEVER;
 use crate::tcp::{Seq, Settings, Shared};
@@ -51,23 +50,55 @@ impl Connection {
             State::TimeWait | State::Closed => None,
             _ => self
                 .plan_retransmission()
+                .or_else(|| self.plan_lost())
                 .or_else(|| self.plan_data(settings))
                 .or_else(|| self.probe_due.then_some(Plan::Probe))
                 .or_else(|| (self.acks_due > 0).then_some(Plan::Ack)),
         }
     }
 
-    /// The first segment that is not acknowledged. Neither window counts: it takes the place of one
-    /// that is gone, and a peer that has closed its window answers it.
+    /// The segment that is to go again at once: the first that is not acknowledged; or, with SACK,
+    /// the first that is lost, or to probe for a lost end, the last. Neither window counts: it takes
+    /// the place of one that is gone, and a peer that has closed its window answers it.
     fn plan_retransmission(&self) -> Option<Plan> {
         if !self.retransmit_due || self.una == self.max {
             return None;
         }
+        if !self.has_sack {
+            return Some(self.plan_again((self.una, self.max)));
+        }
+        if let Some(lost) = self.first_lost() {
+            return Some(self.plan_again(lost));
+        }
+        let len = self.max.since(self.una).min(self.payload_room());
+        Some(self.plan_again((self.max - len, self.max)))
+    }
+
+    /// The first segment that is lost, as far as the congestion window allows.
+    fn plan_lost(&self) -> Option<Plan> {
+        let lost = self.first_lost()?;
+        let plan = self.plan_again(lost);
+        let Plan::Data { len, .. } = plan else { return None };
+        let in_flight = self.in_flight();
+        let may_go = in_flight == 0 || in_flight.saturating_add(len) <= self.congestion.window();
+        may_go.then_some(plan)
+    }
+
+    /// The first segment of a range that was sent before.
+    fn plan_again(&self, (start, end): (Seq, Seq)) -> Plan {
         let data_end = self.data_end();
-        let len = data_end.since(self.una).min(self.payload_room()).min(self.max.since(self.una));
-        let end = self.una + len;
-        let fin = self.fin_queued && !self.fin_acked && end == data_end && self.max.after(end);
-        Some(Plan::Data { sequence: self.una, len, fin })
+        let len = data_end.min(end).since(start).min(self.payload_room());
+        let fin = self.fin_queued
+            && !self.fin_acked
+            && start + len == data_end
+            && end.after(data_end)
+            && self.max.after(data_end);
+        Plan::Data { sequence: start, len, fin }
+    }
+
+    /// Whether data may go that never went.
+    pub(super) fn can_send_data(&self, settings: &Settings) -> bool {
+        self.plan_data(settings).is_some()
     }
 
     /// What follows, as far as both windows allow and silly window avoidance (RFC 9293
@@ -76,13 +107,19 @@ impl Connection {
         let data_end = self.data_end();
         let fin_unsent = self.fin_queued && !self.fin_acked && self.next.at_or_before(data_end);
         let unsent = data_end.since(self.next);
-        if unsent == 0 && !fin_unsent {
+        // What is lost goes first.
+        if (unsent == 0 && !fin_unsent) || self.first_lost().is_some() {
             return None;
         }
         let mss = self.payload_room();
         let burst = self.burst_max(settings);
         let peer_room = (self.una + self.window).since(self.next);
-        let path_room = self.path_window().saturating_sub(self.next.since(self.una));
+        let in_flight = if self.has_sack { self.in_flight() } else { self.next.since(self.una) };
+        let mut path_room = self.path_window().saturating_sub(in_flight);
+        if self.tail_probe_due {
+            // A probe goes whatever the congestion window says (RFC 8985 §7.3).
+            path_room = path_room.max(mss);
+        }
         let mut len = unsent.min(burst).min(peer_room).min(path_room);
         if burst > mss && len < burst.min(unsent) && self.awaits_ack() {
             return None;
@@ -104,7 +141,8 @@ impl Connection {
             || self.next.before(self.max)
             || (is_all && (is_idle || self.nodelay))
             || len >= (self.window_max / 2).max(1)
-            || self.override_due;
+            || self.override_due
+            || self.tail_probe_due;
         is_worthwhile.then_some(Plan::Data { sequence: self.next, len, fin })
     }
 
@@ -117,9 +155,11 @@ impl Connection {
     fn awaits_ack(&self) -> bool {
         self.una != self.next
             && self.next == self.max
-            && !self.is_recovering
+            && !self.is_repairing()
+            && self.is_flight_plain()
             && self.duplicate_acks == 0
             && !self.override_due
+            && !self.tail_probe_due
     }
 
     /// The congestion window; with limited transmit for the first two duplicate ACKs (RFC 3042).
@@ -242,7 +282,8 @@ impl Connection {
         let payload = &mut buffer[header_len..header_len + len as usize];
         self.send.copy(sequence.since(self.una), payload);
         let end = end + u32::from(fin);
-        if sequence.before(self.max) {
+        let is_again = sequence.before(self.max);
+        if is_again {
             // Karn's algorithm: what was sent twice cannot be timed.
             self.timed_at = NEVER;
             let segments = len.div_ceil(self.payload_max()).max(1);
@@ -251,7 +292,7 @@ impl Connection {
             self.timed_end = end;
             self.timed_at = now;
         }
-        if sequence == self.una {
+        if sequence == self.una || self.has_sack {
             self.retransmit_due = false;
         }
         if self.una == self.max {
@@ -259,12 +300,16 @@ impl Connection {
             self.silent_since = now;
             self.retransmit_at = NEVER;
         }
+        self.note_sent(now, (sequence, end), is_again, shared);
         self.next = self.next.max(end);
         self.max = self.max.max(end);
         if self.retransmit_at == NEVER {
             self.arm_retransmit(now, shared);
         }
         self.note_flight(&shared.settings);
+        if self.has_sack && !is_again {
+            self.arm_tail_probe(now);
+        }
         self.override_due = false;
         self.probe_due = false;
         self.sent_at = now;

@@ -7,7 +7,6 @@
 use super::{Connection, Owner, State};
 use crate::error::TcpError;
 use crate::tcp::Shared;
-use crate::tcp::congestion::Congestion;
 use crate::tcp::timers::NEVER;
 use crate::time::Instant;
 use core::time::Duration;
@@ -18,7 +17,8 @@ const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(60);
 impl Connection {
     /// When [`on_timeout`](Self::on_timeout) is due.
     pub(crate) fn deadline(&self) -> Instant {
-        self.retransmit_at.min(self.ack_at).min(self.keepalive_at).min(self.linger_at)
+        let soonest = self.retransmit_at.min(self.loss_at).min(self.ack_at);
+        soonest.min(self.keepalive_at).min(self.linger_at)
     }
 
     /// Starts the retransmission timer anew (RFC 6298 §5).
@@ -64,6 +64,9 @@ impl Connection {
             self.ack_at = NEVER;
             self.acks_due = self.acks_due.max(1);
         }
+        if self.loss_at <= now {
+            self.on_loss_timeout(now, shared);
+        }
         if self.retransmit_at <= now {
             self.retransmit_at = NEVER;
             self.on_retransmit_timeout(now, shared);
@@ -86,6 +89,13 @@ impl Connection {
                 self.timed_at = NEVER;
                 self.rtt.back_off();
                 shared.counters.tcp_retransmits += 1;
+                self.arm_retransmit(now, shared);
+            }
+            _ if self.una != self.max && self.has_sack => {
+                self.on_timeout_with_sack(now, shared);
+                self.timed_at = NEVER;
+                self.rtt.back_off();
+                shared.counters.tcp_retransmit_timeouts += 1;
                 self.arm_retransmit(now, shared);
             }
             _ if self.una != self.max => {

@@ -15,6 +15,7 @@ mod model;
 mod receiving;
 mod recovery;
 mod sack_receiving;
+mod sack_recovery;
 mod script;
 mod sending;
 mod syn_received;

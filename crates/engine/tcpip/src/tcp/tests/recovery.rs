@@ -1,6 +1,7 @@
 //! Loss recovery and the congestion window.
 
 use super::script::*;
+use crate::config::CongestionControl;
 use crate::error::TcpError;
 use crate::socket::TcpStatus;
 
@@ -53,6 +54,7 @@ fn slow_start_sends_two_segments_for_each_that_is_acknowledged() {
 #[test]
 fn third_duplicate_sends_the_lost_segment_again() {
     with_isns(|mut host| {
+        host.tcp.shared.settings.congestion = CongestionControl::NewReno;
         in_flight(&mut host, 10).write_stream(10_000, 20_000).nothing();
         host.rx(ack(0)).expect(segment(10)).nothing();
         host.rx(ack(0)).expect(segment(11)).nothing();
