@@ -195,7 +195,10 @@ where
                 ));
             }
             Command::Read(paths) => return Some(Box::pin(read(store, paths))),
-            Command::Write(transaction) => return Some(Box::pin(write(store, transaction))),
+            Command::Write(transaction) => {
+                let life = store.suspensions();
+                return Some(Box::pin(write(store, transaction, life)));
+            }
             Command::Unwatch(path) => drop(self.watches.remove(&path)),
             Command::MakeRings(wanted) => {
                 let made = self.device.make_rings(wanted);
@@ -319,8 +322,10 @@ async fn read_in(
         .collect()
 }
 
-async fn write(store: Store, wanted: Transaction) -> Result<Executed, XenError> {
-    let outcome = match attempt(&store, &wanted).await {
+/// Carries a transaction out, unless the machine was suspended since the handshake decided on it, in
+/// its `life`: it may say where rings are that are no more.
+async fn write(store: Store, wanted: Transaction, life: u64) -> Result<Executed, XenError> {
+    let outcome = match attempt(&store, &wanted, life).await {
         Ok(outcome) => outcome,
         Err(XenError::Store { error, .. }) => match error {
             StoreError::Interrupted | StoreError::Refused(Errno::Again) => Outcome::Again,
@@ -336,8 +341,11 @@ async fn write(store: Store, wanted: Transaction) -> Result<Executed, XenError> 
 }
 
 /// One attempt at a transaction. An error leaves nothing written.
-async fn attempt(store: &Store, wanted: &Transaction) -> Result<Outcome, XenError> {
+async fn attempt(store: &Store, wanted: &Transaction, life: u64) -> Result<Outcome, XenError> {
     let transaction = store.begin().await?;
+    if store.suspensions() != life {
+        return Ok(Outcome::Again);
+    }
     let (paths, expected): (Vec<_>, Vec<_>) = wanted.expect.iter().cloned().unzip();
     let values = read_in(store, Some(&transaction), &paths).await?;
     if !expected.iter().zip(&values).all(|(expected, value)| expected.is_met_by(value.as_deref())) {

@@ -25,6 +25,8 @@ pub enum Act {
     Stray,
     /// Its deadline has passed.
     Deadline,
+    /// An answer from before a suspension reaches it.
+    Answer,
     /// It puts its first frame on the ring.
     Transmit,
     /// Its program closes the device.
@@ -70,6 +72,8 @@ pub struct Budgets {
     pub detaches: u8,
     /// The backend's domain dies, and the toolstack makes another.
     pub deaths: u8,
+    /// A domain is suspended and goes on.
+    pub suspensions: u8,
     /// Deadlines may pass.
     pub deadlines: bool,
 }
@@ -89,6 +93,19 @@ pub struct Shared {
     pub grain: Grain,
     /// Something has happened that excuses an error: a fault, or a deadline that passed.
     pub excused: bool,
+}
+
+/// What becomes of a request to XenStore that is under way when its domain is suspended. XenStore is
+/// quiet then: what has been sent has been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnderWay {
+    /// There is none, or it is sent when the domain goes on.
+    Later,
+    /// It was carried out, and the answer is heard when the domain goes on.
+    Answered,
+    /// It is a transaction that is not carried out: begun before, it is void, and one that was not
+    /// begun belongs to the life before.
+    Void,
 }
 
 /// What an end is, when it rests.
@@ -132,6 +149,22 @@ pub trait Actor: Clone + Hash {
 
     /// Its domain is destroyed.
     fn destroy(&mut self, shared: &mut Shared);
+
+    /// How its domain can be suspended now; in no way, unless it says so.
+    fn suspensions(&self) -> &'static [UnderWay] {
+        &[]
+    }
+
+    /// Its domain is suspended: it lets go of its rings.
+    fn suspend(&mut self, _under_way: UnderWay, _shared: &mut Shared) {}
+
+    /// Its domain goes on.
+    ///
+    /// # Errors
+    /// An invariant is broken, in words.
+    fn resume(&mut self, _shared: &mut Shared) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// True if a change of `path` is one for a watch of `watched`.

@@ -1,6 +1,6 @@
 //! A real machine, driven by a model of the runner.
 
-use super::actor::{Act, Actor, Condition, Shared, concerns};
+use super::actor::{Act, Actor, Condition, Shared, UnderWay, concerns};
 use super::registry::{Grain, Wire};
 use fata_xenbus::Instant;
 use fata_xenbus::handshake::{
@@ -96,6 +96,9 @@ enum Outstanding<W> {
     Read(Vec<String>, Vec<Option<Vec<u8>>>),
     Write(Transaction),
     Make(W),
+    /// Answered before the domain was suspended, and not yet heard of.
+    Values(Vec<Option<Vec<u8>>>),
+    Written(Outcome),
 }
 
 /// A machine with its runner: executes commands, and holds the machine to its promises.
@@ -230,6 +233,16 @@ impl<M: Simulated> Driven<M> {
         Ok(())
     }
 
+    /// The rings go: a runner does that before a suspension, Xen when a domain dies.
+    fn give_up_rings(&self, wire: &mut Wire) {
+        if let Some(ring) = self.ring {
+            match M::FRONT {
+                true => wire.ring(ring).granted = false,
+                false => wire.ring(ring).mapped = false,
+            }
+        }
+    }
+
     fn connect(&mut self, wire: &mut Wire) -> Result<(), String> {
         let Some(ring) = self.ring.filter(|_| !self.live) else {
             return Err(format!("{} breaks a promise: Connect without rings", self.name));
@@ -261,7 +274,25 @@ impl<M: Simulated> Driven<M> {
 
     /// Answers the next piece of a read; all of it gives the machine its answer.
     fn read(&mut self, shared: &mut Shared) -> Result<(), String> {
-        let Outstanding::Read(paths, values) = &mut self.outstanding else { return Ok(()) };
+        if self.read_piece(shared) { self.answer(shared) } else { Ok(()) }
+    }
+
+    /// What was answered reaches the machine.
+    fn answer(&mut self, shared: &mut Shared) -> Result<(), String> {
+        let input = match std::mem::replace(&mut self.outstanding, Outstanding::Nothing) {
+            Outstanding::Values(values) => Input::Values(values),
+            Outstanding::Written(outcome) => Input::Written(outcome),
+            other => {
+                self.outstanding = other;
+                return Ok(());
+            }
+        };
+        self.hand_in(shared.now, input, &mut shared.wire)
+    }
+
+    /// Answers the next piece of a read; true when that was all of it.
+    fn read_piece(&mut self, shared: &Shared) -> bool {
+        let Outstanding::Read(paths, values) = &mut self.outstanding else { return false };
         let directory = |path: &String| path.rfind('/').map(|slash| path[..slash].to_owned());
         let first = paths.get(values.len()).and_then(directory);
         while let Some(path) = paths.get(values.len()) {
@@ -274,11 +305,10 @@ impl<M: Simulated> Driven<M> {
             }
         }
         if values.len() < paths.len() {
-            return Ok(());
+            return false;
         }
-        let values = std::mem::take(values);
-        self.outstanding = Outstanding::Nothing;
-        self.hand_in(shared.now, Input::Values(values), &mut shared.wire)
+        self.outstanding = Outstanding::Values(std::mem::take(values));
+        true
     }
 
     fn commit(&mut self, outcome: Option<Outcome>, shared: &mut Shared) -> Result<(), String> {
@@ -345,6 +375,7 @@ impl<M: Simulated> Actor for Driven<M> {
                     acts.push(Act::Conflict);
                 }
             }
+            Outstanding::Values(_) | Outstanding::Written(_) => acts.push(Act::Answer),
             Outstanding::Make(_) => {
                 acts.push(Act::Make);
                 if budgets.ring_failures > 0 {
@@ -380,6 +411,7 @@ impl<M: Simulated> Actor for Driven<M> {
                 shared.budgets.conflicts -= 1;
                 self.commit(Some(Outcome::Again), shared)
             }
+            Act::Answer => self.answer(shared),
             Act::Make => self.make(shared),
             Act::MakeFails => {
                 shared.budgets.ring_failures -= 1;
@@ -468,6 +500,7 @@ impl<M: Simulated> Actor for Driven<M> {
                 text
             }
             Act::Conflict => format!("{name}'s transaction gets EAGAIN"),
+            Act::Answer => format!("{name} hears an answer from before the suspension"),
             Act::Make if M::FRONT => format!("{name} makes its rings and grants them"),
             Act::Make => format!("{name} maps the frontend's rings"),
             Act::MakeFails => format!("{name} cannot make its rings"),
@@ -483,17 +516,53 @@ impl<M: Simulated> Actor for Driven<M> {
     }
 
     fn destroy(&mut self, shared: &mut Shared) {
-        if let Some(ring) = self.ring.take() {
-            match M::FRONT {
-                true => shared.wire.ring(ring).granted = false,
-                false => shared.wire.ring(ring).mapped = false,
-            }
-        }
-        self.live = false;
+        self.give_up_rings(&mut shared.wire);
+        (self.ring, self.live) = (None, false);
         self.watches.clear();
         self.fired = 0;
         self.outstanding = Outstanding::Nothing;
         self.ended.get_or_insert(Ok(Ending::Removed));
+    }
+
+    fn suspensions(&self) -> &'static [UnderWay] {
+        match &self.outstanding {
+            _ if self.ended.is_some() => &[],
+            Outstanding::Read(..) => &[UnderWay::Later, UnderWay::Answered],
+            Outstanding::Write(_) => &[UnderWay::Answered, UnderWay::Void],
+            _ => &[UnderWay::Later],
+        }
+    }
+
+    fn suspend(&mut self, under_way: UnderWay, shared: &mut Shared) {
+        self.give_up_rings(&mut shared.wire);
+        match (under_way, &self.outstanding) {
+            (UnderWay::Answered, Outstanding::Read(..)) => while !self.read_piece(shared) {},
+            (UnderWay::Answered, Outstanding::Write(transaction)) => {
+                let done = shared.registry.commit(transaction);
+                let outcome = if done { Outcome::Done } else { Outcome::Differs };
+                if let (Some(ring), false) = (self.ring, M::FRONT) {
+                    // If it has said that it is Connected it was, for as long as that took. What was put
+                    // on the ring since is lost with it, as when any backend ends.
+                    shared.wire.ring(ring).listened |= done;
+                }
+                self.outstanding = Outstanding::Written(outcome);
+            }
+            (UnderWay::Void, Outstanding::Write(_)) => {
+                self.outstanding = Outstanding::Written(Outcome::Again);
+            }
+            _ => {}
+        }
+    }
+
+    fn resume(&mut self, shared: &mut Shared) -> Result<(), String> {
+        // Its commands to disconnect and to release change nothing any more.
+        self.hand_in(shared.now, Input::Resumed, &mut shared.wire)?;
+        if self.live || self.ring.is_some() {
+            return Err(format!("{} breaks a promise: rings that outlive a suspension", self.name));
+        }
+        // Every watch is set again, and fires.
+        self.fired = self.fired.max(1);
+        Ok(())
     }
 }
 

@@ -99,8 +99,9 @@ impl LinuxBackend {
             return;
         }
         self.state = state;
-        // As long as the script is waited for, netback keeps its state to itself.
-        if !self.deferred {
+        // As long as the script is waited for, netback keeps its state to itself. blkback does not, and
+        // is Connected when the script is done, though it was Closing.
+        if !self.deferred || self.kind == Kind::Block {
             self.todo.push_back(Todo::State(state));
         }
     }

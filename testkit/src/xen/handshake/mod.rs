@@ -2,7 +2,7 @@
 //!
 //! A [`World`] has a [`Registry`] of keys, two [`Actor`]s and a toolstack. Our ends are the real
 //! machines of [`fata_xenbus::handshake`], driven by a [`Driven`]; Linux's are models of its drivers'
-//! state machines ([`linux`]). What the network card does is reduced to one question: was the first
+//! state machines ([`linux`]), and the backend of consoles is one of QEMU's ([`QemuConsole`]). What the network card does is reduced to one question: was the first
 //! frame put on a ring that somebody listens to?
 //!
 //! What is not a step of its own, and why that leaves nothing out:
@@ -20,14 +20,16 @@ mod actor;
 mod driven;
 mod eager;
 pub mod linux;
+mod qemu;
 mod registry;
 mod world;
 
-pub use actor::{Act, Actor, Budgets, Condition, Shared};
+pub use actor::{Act, Actor, Budgets, Condition, Shared, UnderWay};
 pub use driven::{Driven, Simulated};
 pub use eager::WithoutTheWait;
+pub use qemu::QemuConsole;
 pub use registry::{Grain, Registry, Wire};
-pub use world::{Names, Scenario, Step, Tool, World};
+pub use world::{Names, Scenario, Step, Suspension, Tool, World};
 
 #[cfg(test)]
 mod tests;

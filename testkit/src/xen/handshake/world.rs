@@ -1,6 +1,6 @@
 //! Both ends, the toolstack, and what must hold.
 
-use super::actor::{Act, Actor, Budgets, Condition, Shared};
+use super::actor::{Act, Actor, Budgets, Condition, Shared, UnderWay};
 use super::linux::Kind;
 use super::registry::{Grain, Registry, Wire};
 use crate::xen::explore::Model;
@@ -60,6 +60,8 @@ pub struct Scenario {
     pub budgets: Budgets,
     /// The frontend's domain may be destroyed.
     pub front_deaths: u8,
+    /// What a suspension is, if one may happen.
+    pub suspension: Suspension,
     /// Events of watches that wait for one end; more are one. 2 also lets an event be late; 1 makes
     /// the models of faults small enough.
     pub events_max: u8,
@@ -76,9 +78,23 @@ impl Scenario {
             grain: Grain::Directory,
             budgets: Budgets::default(),
             front_deaths: 0,
+            suspension: Suspension::GoesOn,
             events_max: 2,
         }
     }
+}
+
+/// What becomes of a domain that is suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Suspension {
+    /// The frontend's domain is saved and restored, here or on another host: all keys are new, and so
+    /// is the backend, in the directory of that number.
+    Restored(usize),
+    /// The frontend's domain goes on where it was (`xl save -c`, or a save that failed), and its
+    /// backend has noticed nothing.
+    GoesOn,
+    /// The same of the backend's domain.
+    BackendGoesOn,
 }
 
 /// What the toolstack does.
@@ -100,6 +116,8 @@ pub enum Tool {
     Replace,
     /// The frontend's domain is destroyed.
     DestroyFrontend,
+    /// A domain is suspended, and goes on.
+    Suspend(UnderWay),
 }
 
 /// One event.
@@ -130,6 +148,7 @@ pub struct World<F: Actor, B: Actor> {
     replaced: bool,
     detaching: bool,
     front_deaths: u8,
+    suspension: Suspension,
     events_max: u8,
 }
 
@@ -151,12 +170,13 @@ impl<F: Actor, B: Actor> World<F, B> {
             front,
             back,
             spare,
-            to_create: Self::keys(&names),
+            to_create: Self::keys(&names, names.backends[0]),
             key_by_key: scenario.key_by_key,
             hotplug: scenario.hotplug,
             replaced: false,
             detaching: false,
             front_deaths: scenario.front_deaths,
+            suspension: scenario.suspension,
             events_max: scenario.events_max,
         }
     }
@@ -171,11 +191,12 @@ impl<F: Actor, B: Actor> World<F, B> {
         &self.back
     }
 
-    fn keys(names: &Names) -> Vec<(String, String)> {
+    fn keys(names: &Names, backend: &str) -> Vec<(String, String)> {
+        let domain = if backend == names.backends[0] { "0" } else { "7" };
         let front = |key: &str, value: &str| (format!("{}/{key}", names.frontend), value.into());
         let mut keys = vec![front("mac", "00:16:3e:00:00:01"), front("state", "1")];
-        keys.extend([front("backend", names.backends[0]), front("backend-id", "0")]);
-        keys.extend(Self::backend_keys(names, names.backends[0]));
+        keys.extend([front("backend", backend), front("backend-id", domain)]);
+        keys.extend(Self::backend_keys(names, backend));
         keys
     }
 
@@ -201,7 +222,7 @@ impl<F: Actor, B: Actor> World<F, B> {
             (0, _) => {}
             (_, false) => push(Tool::Create(None)),
             // The addresses first: they are nobody's race.
-            (keys, true) if keys == Self::keys(&self.names).len() => push(Tool::Begin),
+            (keys, true) if keys == Self::keys(&self.names, self.names.backends[0]).len() => push(Tool::Begin),
             (keys, true) => (0..keys).for_each(|index| push(Tool::Create(Some(index)))),
         }
         let (name, _) = self.kind.hotplug();
@@ -229,6 +250,42 @@ impl<F: Actor, B: Actor> World<F, B> {
         }
         if self.front_deaths > 0 {
             push(Tool::DestroyFrontend);
+        }
+        if self.shared.budgets.suspensions > 0 {
+            let ways = match self.suspension {
+                Suspension::BackendGoesOn => self.back.suspensions(),
+                _ => self.front.suspensions(),
+            };
+            ways.iter().for_each(|under_way| push(Tool::Suspend(*under_way)));
+        }
+    }
+
+    fn suspend(&mut self, under_way: UnderWay) -> Result<(), String> {
+        let shared = &mut self.shared;
+        shared.budgets.suspensions -= 1;
+        match self.suspension {
+            Suspension::BackendGoesOn => {
+                self.back.suspend(under_way, shared);
+                self.back.resume(shared)
+            }
+            Suspension::GoesOn => {
+                self.front.suspend(under_way, shared);
+                self.front.resume(shared)
+            }
+            Suspension::Restored(backend) => {
+                self.front.suspend(under_way, shared);
+                self.back.destroy(shared);
+                // What was written before the end is nobody's news any more.
+                shared.registry = Registry::default();
+                self.replaced = backend != 0;
+                for (path, value) in Self::keys(&self.names, self.names.backends[backend]) {
+                    shared.registry.set(&path, value);
+                }
+                if let Some(spare) = self.spare.take() {
+                    self.back = spare;
+                }
+                self.front.resume(shared)
+            }
         }
     }
 
@@ -293,6 +350,7 @@ impl<F: Actor, B: Actor> World<F, B> {
                 self.front.destroy(&mut self.shared);
                 self.shared.registry.remove(self.names.frontend);
             }
+            Tool::Suspend(_) => {}
         }
     }
 
@@ -334,6 +392,7 @@ impl<F: Actor, B: Actor> Model for World<F, B> {
         match *step {
             Step::Front(act) => self.front.act(act, &mut self.shared)?,
             Step::Back(act) => self.back.act(act, &mut self.shared)?,
+            Step::Tool(Tool::Suspend(under_way)) => self.suspend(under_way)?,
             Step::Tool(tool) => self.tool(tool),
         }
         self.deliver();
@@ -377,7 +436,7 @@ impl<F: Actor, B: Actor> Model for World<F, B> {
             {
                 Err(format!("nothing went wrong, and yet: {error}"))
             }
-            _ if !self.shared.excused && self.hotplug => {
+            _ if !self.shared.excused => {
                 Err(format!("nothing went wrong, and yet {front:?}, {back:?}"))
             }
             _ => Ok(()),
@@ -404,6 +463,14 @@ impl<F: Actor, B: Actor> Model for World<F, B> {
             Step::Tool(Tool::Death) => "the backend's domain dies".into(),
             Step::Tool(Tool::Replace) => "xl names another backend".into(),
             Step::Tool(Tool::DestroyFrontend) => "xl destroys the frontend's domain".into(),
+            Step::Tool(Tool::Suspend(under_way)) => {
+                let what = match self.suspension {
+                    Suspension::Restored(_) => "the frontend's domain is saved and restored",
+                    Suspension::GoesOn => "the frontend's domain is suspended and goes on",
+                    Suspension::BackendGoesOn => "the backend's domain is suspended and goes on",
+                };
+                format!("{what}; what it asked of XenStore: {under_way:?}")
+            }
         }
     }
 }

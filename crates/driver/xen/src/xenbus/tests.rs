@@ -349,6 +349,30 @@ fn a_machine_that_goes_on_without_having_been_saved_connects_to_the_same_backend
 }
 
 #[test]
+fn what_a_handshake_decided_before_a_suspension_is_not_written_after_it() {
+    in_time(async {
+        let host = Host::new();
+        let guest = host.guest(FRONT);
+        let transaction = |value: &[u8]| Transaction {
+            changes: vec![Change::Set("data/ring-ref".to_owned(), value.to_vec())],
+            ..Transaction::default()
+        };
+        let store = guest.store();
+        let (stale, life) = (transaction(b"stale"), store.suspensions());
+        assert_eq!(guest.suspend().await, Ok(Suspended::Cancelled));
+        let written = async |transaction, life| match write(store.clone(), transaction, life).await
+        {
+            Ok(Executed::Written(outcome)) => outcome,
+            _ => panic!("an outcome was expected"),
+        };
+        assert_eq!(written(stale, life).await, Outcome::Again);
+        assert_eq!(store.read("data/ring-ref").await, Ok(None));
+        assert_eq!(written(transaction(b"9"), store.suspensions()).await, Outcome::Done);
+        assert_eq!(store.read("data/ring-ref").await, Ok(Some(b"9".to_vec())));
+    });
+}
+
+#[test]
 fn a_backend_is_suspended_and_serves_again() {
     in_time(async {
         let pair = connected(true).await;

@@ -13,8 +13,8 @@
 //! 1. Rings are published only in a transaction in which the backend *is* in InitWait. So a Connected
 //!    that is seen later is an answer to these rings, and not left over from an earlier life.
 //! 2. After rings have been published, by us or by an earlier life of us, they are taken back by
-//!    Closing and Closed, and each waits for the backend's own: a backend that has not answered may
-//!    still be about to map them.
+//!    Closing and Closed, and Closed waits for the backend's own: one that has not answered may still
+//!    be about to map them.
 //! 3. Only then comes the next life, with Initialising.
 
 mod ending;
@@ -414,7 +414,9 @@ impl<P: FrontendProtocol> Frontend<P> {
                     (false, Some(Closing | Closed) | None) => self.write(Step::Closed),
                     (false, _) if alone => self.write(Step::Closed),
                     (false, _) if own != Closing => self.write(Step::Closing),
-                    (false, _) => {}
+                    // Its Closing is not waited for. A blkback whose script was late goes to Connected
+                    // after it, and if that is all that is seen of it, each waits for the other.
+                    (false, _) => self.write(Step::Closed),
                 }
             }
             Phase::Ended => {}

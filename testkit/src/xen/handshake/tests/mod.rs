@@ -9,6 +9,7 @@ use linux::{Kind, LinuxBackend, LinuxFrontend};
 mod faults;
 mod others;
 mod start_of_day;
+mod suspensions;
 
 /// More states than any test here has: one that needs more has grown by accident.
 const STATES_MAX: usize = 400_000;

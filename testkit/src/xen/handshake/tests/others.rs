@@ -1,17 +1,17 @@
-//! Disks, and streams between guests.
+//! Disks, consoles, and streams between guests.
 
 use super::*;
 use crate::xen::explore::Model;
-use fata_xenbus::handshake::block;
+use fata_xenbus::handshake::{block, console};
 use fata_xenbus::handshake::vchan::{Calling, Client, Listening, Server};
 
-fn blkfront() -> Driven<block::Frontend> {
+pub(super) fn blkfront() -> Driven<block::Frontend> {
     let joining = Joining::new("device/vbd/51712");
     let machine = Frontend::new(joining, block::FrontendOptions::default(), Instant(0));
     Driven::new("blkfront", Names::FRONTEND_HOME, machine).unwrap()
 }
 
-fn blkback() -> Driven<block::Backend> {
+pub(super) fn blkback() -> Driven<block::Backend> {
     let options = block::BackendOptions {
         ring_page_order_max: 1,
         persistent: true,
@@ -32,15 +32,15 @@ fn blkback() -> Driven<block::Backend> {
     Driven::new("blkback", Names::BACKEND_HOME, machine).unwrap()
 }
 
-fn linux_blkback() -> LinuxBackend {
+pub(super) fn linux_blkback() -> LinuxBackend {
     LinuxBackend::new(Kind::Block, Names::VBD.backends[0], Names::VBD.frontend)
 }
 
-fn linux_blkfront() -> LinuxFrontend {
+pub(super) fn linux_blkfront() -> LinuxFrontend {
     LinuxFrontend::new(Kind::Block, Names::VBD.frontend)
 }
 
-fn disk(change: impl FnOnce(&mut Scenario)) -> Scenario {
+pub(super) fn disk(change: impl FnOnce(&mut Scenario)) -> Scenario {
     let mut scenario = Scenario::plain(Names::VBD, Kind::Block);
     change(&mut scenario);
     scenario
@@ -78,6 +78,59 @@ fn linux_blkfront_meets_our_blkback() {
 fn our_blkfront_meets_our_blkback() {
     let scenario = disk(|scenario| scenario.hotplug = false);
     holds("blkfront, blkback", &World::new(&scenario, blkfront(), blkback(), None));
+}
+
+fn console() -> Driven<console::Frontend> {
+    let machine = Frontend::new(Joining::new("device/console/1"), console::Protocol, Instant(0));
+    Driven::new("console", Names::FRONTEND_HOME, machine).unwrap()
+}
+
+fn qemu(index: usize) -> QemuConsole {
+    QemuConsole::new(Names::CONSOLE.backends[index], Names::CONSOLE.frontend)
+}
+
+fn terminal(change: impl FnOnce(&mut Scenario)) -> Scenario {
+    let mut scenario = Scenario::plain(Names::CONSOLE, Kind::Net);
+    scenario.hotplug = false;
+    change(&mut scenario);
+    scenario
+}
+
+#[test]
+fn a_console_meets_qemu() {
+    let scenario = terminal(|scenario| {
+        scenario.budgets.conflicts = 2;
+        scenario.budgets.strays = 2;
+        scenario.grain = Grain::Key;
+    });
+    holds("console, QEMU", &World::new(&scenario, console(), qemu(0), None));
+    let scenario = terminal(|scenario| scenario.key_by_key = true);
+    holds("console, keys one by one", &World::new(&scenario, console(), qemu(0), None));
+}
+
+#[test]
+fn a_console_and_everything_that_can_go_wrong_with_it() {
+    let faulty = |name: &str, change: fn(&mut Scenario)| {
+        let scenario = terminal(change);
+        let spare = match scenario.suspension {
+            Suspension::Restored(index) => qemu(index),
+            _ => qemu(1),
+        };
+        holds(name, &World::new(&scenario, console(), qemu(0), Some(spare)));
+    };
+    faulty("console, deadlines", |scenario| scenario.budgets.deadlines = true);
+    faulty("console, no ring", |scenario| scenario.budgets.ring_failures = 1);
+    faulty("console, lies", |scenario| scenario.budgets.faults = 1);
+    faulty("console, closed", |scenario| {
+        scenario.budgets.closes = 1;
+        scenario.budgets.deadlines = true;
+    });
+    faulty("console, its guest crashes", |scenario| scenario.budgets.crashes = 1);
+    faulty("console, its backend's domain dies", |scenario| scenario.budgets.deaths = 1);
+    faulty("console, restored", |scenario| {
+        scenario.budgets.suspensions = 1;
+        scenario.suspension = Suspension::Restored(0);
+    });
 }
 
 const PATH: &str = "/local/domain/3/data/vchan/7/echo";
