@@ -104,6 +104,28 @@ where
     }
 }
 
+/// As [`run`] a backend's handshake, and then what `xl devd` does in a driver domain that is Linux: if
+/// the toolstack wants no more of the device, it waits until the device's directory is gone.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn serve<H, D>(
+    store: Store,
+    path: String,
+    machine: impl FnOnce(Instant) -> H,
+    device: D,
+) -> Result<Ending, XenError>
+where
+    H: Handshake<Wanted = D::Wanted, Made = D::Made, Settings = D::Settings>,
+    D: Device,
+{
+    let ended = run(store.clone(), machine, device).await?;
+    if store.read(&format!("{path}/online")).await?.is_some_and(|online| online == b"0") {
+        store.remove(&path).await?;
+    }
+    Ok(ended)
+}
+
 /// A request to XenStore that the machine waits for.
 type Executing = Pin<Box<dyn Future<Output = Result<Executed, XenError>> + Send>>;
 
@@ -111,6 +133,7 @@ enum Executed {
     Watching(Watch),
     Values(Vec<Option<Vec<u8>>>),
     Written(Outcome),
+    Told,
 }
 
 enum Happened {
@@ -146,7 +169,14 @@ where
             while executing.is_none() {
                 match self.machine.poll_command() {
                     None => break,
-                    Some(Command::Ended(result)) => return Ok(result),
+                    Some(Command::Ended(result)) => {
+                        if let Err(error) = &result
+                            && let Some(telling) = self.tell(error)
+                        {
+                            telling.await?;
+                        }
+                        return Ok(result);
+                    }
                     Some(command) => executing = self.execute(command),
                 }
             }
@@ -170,6 +200,7 @@ where
                         }
                         Executed::Values(values) => Input::Values(values),
                         Executed::Written(outcome) => Input::Written(outcome),
+                        Executed::Told => continue,
                     }
                 }
                 Happened::Device(DeviceEvent::Fault(rule)) => Input::Fault(rule),
@@ -223,10 +254,24 @@ where
             Command::Report(error) => {
                 tracing::warn!("refused: {error}");
                 self.device.report(&error);
+                return self.tell(&error);
             }
             Command::Ended(_) => unreachable!("the end is the caller's"),
         }
         None
+    }
+
+    /// Tells the toolstack of an error, which cannot do anything about it but show it: so it does not
+    /// matter if it cannot be told.
+    fn tell(&self, error: &HandshakeError) -> Option<Executing> {
+        let (path, text) = error.node(self.machine.device()?)?;
+        let store = self.store.clone();
+        Some(Box::pin(async move {
+            if let Err(error) = store.write(&path, text).await {
+                tracing::debug!("not told to the toolstack: {error}");
+            }
+            Ok(Executed::Told)
+        }))
     }
 
     async fn wait(&mut self, executing: &mut Option<Executing>) -> Happened {

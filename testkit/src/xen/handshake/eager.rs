@@ -93,6 +93,10 @@ impl Handshake for WithoutTheWait {
     fn state(&self) -> String {
         self.machine.state()
     }
+
+    fn device(&self) -> Option<&str> {
+        self.machine.device()
+    }
 }
 
 impl Simulated for WithoutTheWait {

@@ -199,15 +199,7 @@ impl BlockBackends {
         );
         let serving = Serving::new(path.clone());
         let machine = |now| handshake::Backend::new(serving, offer, now);
-        Ok(async move {
-            let ended = xenbus::run(store.clone(), machine, keeper).await?;
-            // What `xl devd` does in a driver domain that is Linux: the toolstack wants no more of
-            // the device, and waits until its directory is gone.
-            if store.read(&format!("{path}/online")).await?.is_some_and(|online| online == b"0") {
-                store.remove(&path).await?;
-            }
-            Ok(ended)
-        })
+        Ok(xenbus::serve(store, path, machine, keeper))
     }
 }
 

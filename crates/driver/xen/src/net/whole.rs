@@ -158,6 +158,14 @@ fn a_frontend_that_lied_is_accepted_again_in_its_next_life() {
         let ended = receive(&mut other).await;
         assert!(matches!(&ended, Err(NicError::Misbehaved(rule)) if rule.contains("req_prod")));
         drop(other);
+        // The toolstack is told as Linux tells it: in the backend's own directory, under `error`.
+        let node = format!("/local/domain/{BACK}/error/backend/vif/{FRONT}/0/error");
+        while host.read(&node).is_none() {
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
+        }
+        let told = String::from_utf8(host.read(&node).expect("just seen")).expect("text");
+        assert!(told.starts_with("71 /local/domain/5/device/vif/0 broke the protocol: "), "{told}");
+        assert!(told.contains("req_prod"), "{told}");
         // The backend closes; to our frontend that is a backend that went away.
         let mut other = backends.accept().await.expect("its next life").nic;
         both_ways(&mut nic, &mut other).await;
@@ -196,6 +204,29 @@ fn a_connection_that_nobody_accepts_is_replaced_by_the_next() {
     });
 }
 
+/// `xl network-detach`: the toolstack says that the device is not wanted, and waits until its directory
+/// is gone.
+#[test]
+fn a_device_that_the_toolstack_wants_no_more_is_removed_from_the_store() {
+    in_time(async {
+        let host = Host::new();
+        let (front, _, mut backends) = two(&host).await;
+        plug(&host, 0);
+        let (_nic, mut other) = connected(&front, &mut backends, 0).await;
+        let served = tokio::spawn(async move { backends.accept().await });
+        let directory = format!("/local/domain/{BACK}/backend/vif/{FRONT}/0");
+        host.write(&format!("{directory}/online"), "0");
+        host.write(&format!("{directory}/state"), "5");
+        let ended = receive(&mut other).await;
+        assert!(matches!(ended, Err(NicError::Disconnected(_))), "{ended:?}");
+        while host.read(&directory).is_some() {
+            tokio::time::sleep(core::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(host.read(&format!("{directory}/state")), None);
+        served.abort();
+    });
+}
+
 #[test]
 fn a_backend_that_does_not_come_is_an_error_that_says_so() {
     in_time(async {
@@ -204,6 +235,8 @@ fn a_backend_that_does_not_come_is_an_error_that_says_so() {
         plug(&host, 0);
         let error = start(&front, 0).await.expect_err("nobody serves").to_string();
         assert!(error.contains("device/vif/0") && error.contains("Initialising"), "{error}");
+        let told = host.read(&format!("/local/domain/{FRONT}/error/device/vif/0/error"));
+        assert_eq!(told, Some(format!("110 {error}").into_bytes()));
     });
 }
 

@@ -660,6 +660,10 @@ impl<P: BackendProtocol> Handshake for Backend<P> {
         self.deadline
     }
 
+    fn device(&self) -> Option<&str> {
+        Some(&self.serving.device)
+    }
+
     fn state(&self) -> String {
         let device = &self.serving.device;
         let peer = match (&self.peer, self.view.peer_state) {

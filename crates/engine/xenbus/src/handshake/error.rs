@@ -1,6 +1,7 @@
 //! What can go wrong between two ends, with the culprit's name.
 
 use super::XenbusState;
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
@@ -100,6 +101,24 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// Where the error is told to the toolstack, and what is written: the key `error/<device>/error` in
+    /// our own directory, with the number of an errno and the words, as Linux does
+    /// (`xenbus_dev_error`). `None` if the toolstack has done it itself.
+    pub fn node(&self, device: &str) -> Option<(String, String)> {
+        // Linux's numbers on x86, which are those of XenStore's errors (io/xs_wire.h) as well.
+        let errno = match self {
+            HandshakeError::Deadline(_) => 110,        // ETIMEDOUT
+            HandshakeError::Malformed { .. } => 22,    // EINVAL
+            HandshakeError::Incompatible { .. } => 95, // EOPNOTSUPP
+            HandshakeError::PeerClosed { .. } => 104,  // ECONNRESET
+            HandshakeError::Rings { .. } => 12,        // ENOMEM
+            HandshakeError::Fault { .. } => 71,        // EPROTO
+            HandshakeError::Refused { errno, .. } => *errno,
+            HandshakeError::Removed { .. } => return None,
+        };
+        Some((format!("error/{device}/error"), format!("{errno} {self}")))
+    }
+
     /// [`Malformed`](Self::Malformed) with the value made presentable.
     pub(crate) fn malformed(
         key: &str,

@@ -689,6 +689,10 @@ impl<P: FrontendProtocol> Handshake for Frontend<P> {
         self.deadline
     }
 
+    fn device(&self) -> Option<&str> {
+        Some(&self.joining.device)
+    }
+
     fn state(&self) -> String {
         let device = &self.joining.device;
         let peer = match (&self.peer, self.view.peer_state) {

@@ -71,6 +71,10 @@ pub trait Handshake {
 
     /// What the machine is doing, for logs and errors: one line, in words.
     fn state(&self) -> String;
+
+    /// The device's own directory, such as `device/vif/0`; `None` where there is none (vchan). Errors
+    /// are told to the toolstack by its name, see [`HandshakeError::node`].
+    fn device(&self) -> Option<&str>;
 }
 
 /// What a runner tells a machine.

@@ -253,6 +253,10 @@ impl Handshake for Server {
         self.deadline
     }
 
+    fn device(&self) -> Option<&str> {
+        None
+    }
+
     fn state(&self) -> String {
         let phase = match self.phase {
             ServerPhase::Making => "makes rings",
@@ -477,6 +481,10 @@ impl Handshake for Client {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    fn device(&self) -> Option<&str> {
+        None
     }
 
     fn state(&self) -> String {

@@ -265,9 +265,10 @@ impl NetBackends {
             old: None,
             waiting: self.waiting.clone(),
         };
-        let serving = Serving::new(format!("{DIRECTORY}/{guest}/{handle}"));
-        let machine = |now| Backend::new(serving, offer, now);
-        let task = xenbus::run(self.xen.store().clone(), machine, keeper);
+        let path = format!("{DIRECTORY}/{guest}/{handle}");
+        let serving = Serving::new(path.clone());
+        let machine = move |now| Backend::new(serving, offer, now);
+        let task = xenbus::serve(self.xen.store().clone(), path, machine, keeper);
         self.tasks.spawn(async move { (name, task.await) });
     }
 }
