@@ -9,13 +9,16 @@
 //! `cargo run -p fata-fuzz -- TARGET FILE` plays one, in a debugger if need be.
 #![forbid(unsafe_code)]
 
+pub mod frames;
 mod input;
 mod memory;
 pub mod targets;
 
 pub use input::Input;
 pub use memory::Shared;
-use targets::{block, codecs, handshake, net, rings, store, vchan, virtq};
+use targets::{
+    block, codecs, engine, handshake, net, pair, rings, router, segment, store, vchan, virtq,
+};
 
 /// A target.
 #[derive(Debug)]
@@ -41,6 +44,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "vchan", run: vchan::run, seeds: Vec::new },
     Target { name: "virtq", run: virtq::run, seeds: Vec::new },
     Target { name: "tcpip_codecs", run: codecs::run, seeds: codecs::seeds },
+    Target { name: "tcpip_segment", run: segment::run, seeds: segment::seeds },
+    Target { name: "tcpip_engine", run: engine::run, seeds: Vec::new },
+    Target { name: "tcpip_dhcp", run: engine::dhcp, seeds: Vec::new },
+    Target { name: "tcpip_pair", run: pair::run, seeds: Vec::new },
+    Target { name: "tcpip_router", run: router::run, seeds: Vec::new },
 ];
 
 /// The target of this name.

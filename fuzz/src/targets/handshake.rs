@@ -258,7 +258,8 @@ fn play<M: Handshake>(
             }
         }
     }
-    // However it stands: asked to close, and with time, it ends.
+    // However it stands: asked to close, with time, and with the watches fired that are due (a new
+    // one always is), it ends.
     let silence = &mut Input::new(&[]);
     played.hand_in(Happens::Close);
     for _ in 0..100 {
@@ -270,6 +271,7 @@ fn play<M: Handshake>(
             played.now = played.now.max(deadline);
         }
         played.hand_in(Happens::Timeout);
+        played.hand_in(Happens::Fired);
     }
     assert!(played.has_ended, "{} for ever", played.machine.state());
 }

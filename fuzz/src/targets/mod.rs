@@ -2,9 +2,13 @@
 
 pub mod block;
 pub mod codecs;
+pub mod engine;
 pub mod handshake;
 pub mod net;
+pub mod pair;
 pub mod rings;
+pub mod router;
+pub mod segment;
 pub mod store;
 pub mod vchan;
 pub mod virtq;
