@@ -117,7 +117,7 @@ pub fn dhcp(input: &mut Input<'_>) {
         match input.below(4) {
             0 => world.step(input, 24),
             1 => world.wait(Duration::from_millis(1 + 10 * u64::from(input.u8()))),
-            2 => world.wait(Duration::from_secs(u64::from(input.u16()))),
+            2 => world.wait(Duration::from_secs(u64::from(input.u16() >> 4))),
             _ => world.dhcp_message(input),
         }
     }

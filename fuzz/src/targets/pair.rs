@@ -276,7 +276,7 @@ impl Pair {
     /// The link is good from now on, and both programs read to the end: everything arrives, unless
     /// a connection has failed.
     fn end(&mut self) {
-        for round in 0..2000 {
+        for _ in 0..5000 {
             for which in 0..2 {
                 while let Some(frame) = self.link[which].pop_front() {
                     self.deliver(which, &frame);
@@ -284,7 +284,7 @@ impl Pair {
                 let now = self.now;
                 let (written, is_shut) =
                     (self.nodes[1 - which].written, self.nodes[1 - which].is_shut);
-                self.nodes[which].read(now, 70_000, written, is_shut);
+                self.nodes[which].read(now, 5000, written, is_shut);
                 self.nodes[which].shut(now);
             }
             self.settle();
@@ -296,9 +296,13 @@ impl Pair {
                 assert_eq!(self.nodes[1].read, self.nodes[0].written);
                 return;
             }
-            // Soon, while there is something under way; then in steps, however long they wait.
-            let millis = if round < 1000 { 10 } else { 1000 };
-            self.wait(Duration::from_millis(millis));
+            // Then to the next deadline, unless something is under way, or to be read.
+            let deadlines = self.nodes.iter().filter_map(|node| node.engine.poll_timeout());
+            let next = deadlines.min().unwrap_or(self.now);
+            if self.link.iter().all(VecDeque::is_empty) {
+                let idle = next.saturating_since(self.now);
+                self.wait(idle.max(Duration::from_millis(1)));
+            }
         }
         let state = |node: &Node| (node.written, node.read, node.is_shut, node.saw_end);
         panic!("they never end: {:?} {:?}", state(&self.nodes[0]), state(&self.nodes[1]));
