@@ -17,7 +17,8 @@ pub mod targets;
 pub use input::Input;
 pub use memory::Shared;
 use targets::{
-    block, codecs, engine, handshake, net, pair, rings, router, segment, store, vchan, virtq,
+    block, codecs, engine, handshake, names, net, pair, pcap, rings, router, segment, store, vchan,
+    virtq,
 };
 
 /// A target.
@@ -49,6 +50,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tcpip_dhcp", run: engine::dhcp, seeds: Vec::new },
     Target { name: "tcpip_pair", run: pair::run, seeds: Vec::new },
     Target { name: "tcpip_router", run: router::run, seeds: Vec::new },
+    Target { name: "names_dns", run: names::dns, seeds: Vec::new },
+    Target { name: "names_dhcp", run: names::dhcp, seeds: Vec::new },
+    Target { name: "pcap", run: pcap::run, seeds: pcap::seeds },
 ];
 
 /// The target of this name.

@@ -35,7 +35,10 @@ fn every_script_that_is_kept_is_survived() {
             }
         }
     }
-    assert!(failed.is_empty(), "play one with `cargo run -p fata-fuzz -- TARGET FILE`: {failed:#?}");
+    assert!(
+        failed.is_empty(),
+        "play one with `cargo run -p fata-fuzz -- TARGET FILE`: {failed:#?}"
+    );
 }
 
 #[test]
