@@ -1,0 +1,4 @@
+mod lane;
+mod network;
+mod nic;
+mod world;
