@@ -8,6 +8,7 @@ mod arp;
 mod input;
 #[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
+mod link;
 mod sockets;
 mod transmit;
 

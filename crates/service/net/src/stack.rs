@@ -278,6 +278,29 @@ impl Stack {
         }
     }
 
+    /// Notes that `address`, a neighbour's, is at `mac`, so that datagrams go there without asking
+    /// for it: for a DHCP server, whose clients do not answer for the address that they are being
+    /// given (RFC 2131 §4.1). The entry grows old like any other.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it cannot be a neighbour's, or nothing can be noted; `Unsupported` over the
+    /// host's sockets, whose table is the host's.
+    pub fn set_neighbour(&self, address: IpAddr, mac: fata_device::MacAddress) -> io::Result<()> {
+        let Kind::Engine { shared, .. } = &self.0 else {
+            let why = "the host's neighbours are the host's";
+            return Err(io::Error::new(ErrorKind::Unsupported, why));
+        };
+        let is_noted = shared.act(|state, now| {
+            state.check()?;
+            Ok::<_, io::Error>(state.engine.set_neighbour(now, address, MacAddress(mac.0)))
+        })?;
+        if is_noted {
+            return Ok(());
+        }
+        let why = format!("{address} at {mac} cannot be a neighbour");
+        Err(io::Error::new(ErrorKind::InvalidInput, why))
+    }
+
     /// Waits until the peers have acknowledged what was written, for `patience` at most, and says
     /// whether they have.
     ///

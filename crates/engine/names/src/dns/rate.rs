@@ -89,6 +89,6 @@ impl RateLimiter {
             return Verdict::Send;
         }
         slot.refused = slot.refused.wrapping_add(1);
-        if slot.refused % 2 == 0 { Verdict::Truncate } else { Verdict::Drop }
+        if slot.refused.is_multiple_of(2) { Verdict::Truncate } else { Verdict::Drop }
     }
 }

@@ -106,7 +106,7 @@ impl Engine {
             return;
         };
         // RFC 1122 §3.2.1.3: addresses that no packet on a wire comes from, ours among them (LAND).
-        if !is_host_address(source)
+        if (!is_host_address(source) && !self.is_from_host_without_address(&packet))
             || source == lease.address
             || lease.broadcast() == Some(source)
             || lease.network() == Some(source)

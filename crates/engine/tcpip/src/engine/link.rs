@@ -4,7 +4,8 @@ use super::Engine;
 use super::transmit::Route;
 use crate::config::MacAddress;
 use crate::time::Instant;
-use std::net::{IpAddr, Ipv4Addr};
+use crate::wire::{dhcp, ipv4, udp};
+use std::net::{IpAddr, SocketAddr};
 
 impl Engine {
     /// Notes that `address`, a neighbour's, is at `mac`, as if it had told us, so that datagrams go
@@ -18,22 +19,23 @@ impl Engine {
         let IpAddr::V4(address) = address else { return false };
         mac.is_unicast()
             && mac != self.mac
-            && self.route(address) == Route::Neighbour(address)
+            && self.route(address.into()) == Route::Neighbour(address.into())
             && self.neighbours.learn(now, address, mac, true)
     }
 
-    /// True for what a host without an address sends to everybody, and somebody here listens to:
-    /// BOOTP and DHCP, the one protocol that RFC 1122 §3.2.1.3(a) lets it speak.
-    pub(super) fn is_from_host_without_address(
-        &self,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-    ) -> bool {
-        source.is_unspecified()
-            && destination.is_broadcast()
-            && self.udp.has_receiver(std::net::SocketAddrV4::new(
-                destination,
-                crate::wire::dhcp::SERVER_PORT,
-            ))
+    /// True for what a host without an address says to everybody, if somebody here listens to it:
+    /// DHCP's messages to servers, the one thing that RFC 1122 §3.2.1.3(a) lets it send.
+    pub(super) fn is_from_host_without_address(&self, packet: &ipv4::Packet<'_>) -> bool {
+        let is_candidate = packet.source().is_unspecified()
+            && packet.destination().is_broadcast()
+            && packet.protocol() == ipv4::PROTOCOL_UDP
+            && !packet.is_fragment();
+        is_candidate
+            && udp::Datagram::parse(packet.payload()).is_some_and(|datagram| {
+                datagram.destination_port == dhcp::SERVER_PORT
+                    && self
+                        .udp
+                        .has_receiver(SocketAddr::from((packet.destination(), dhcp::SERVER_PORT)))
+            })
     }
 }

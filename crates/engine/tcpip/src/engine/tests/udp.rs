@@ -185,3 +185,89 @@ fn a_specific_address_takes_precedence_over_the_unspecified_one_on_other_ports()
     host.receive(&frame);
     assert_eq!(host.datagram(specific), None);
 }
+
+#[test]
+fn a_dhcp_server_hears_hosts_without_an_address_and_nobody_else_does() {
+    let nobody = Ipv4Addr::UNSPECIFIED;
+    let broadcast = |port: u16, protocol| {
+        let datagram = udp_wire::to_bytes((nobody, 68), (Ipv4Addr::BROADCAST, port), b"discover");
+        let packet = ip(nobody, Ipv4Addr::BROADCAST, protocol, &datagram);
+        [&[0xff; 6][..], &packet[6..]].concat()
+    };
+    let mut host = Host::new();
+    // Nobody listens, so the address is a mistake.
+    host.receive(&broadcast(67, PROTOCOL_UDP));
+    assert_eq!(host.counters().dropped_ipv4_martian, 1);
+    let (server, other) = (host.bind(67), host.bind(7));
+    host.receive(&broadcast(67, PROTOCOL_UDP));
+    let mut buffer = [0; 100];
+    let datagram = host.engine.udp_receive(server, &mut buffer).unwrap();
+    assert_eq!(datagram.source, SocketAddr::from((nobody, 68)));
+    assert_eq!(datagram.destination, SocketAddr::from((Ipv4Addr::BROADCAST, 67)));
+    assert_eq!(&buffer[..datagram.len], b"discover");
+    // Another port, another protocol, a broken sum, one address of ours.
+    host.receive(&broadcast(7, PROTOCOL_UDP));
+    host.receive(&broadcast(67, PROTOCOL_TCP));
+    let mut broken = broadcast(67, PROTOCOL_UDP);
+    *broken.last_mut().unwrap() ^= 1;
+    host.receive(&broken);
+    host.receive(&ip(nobody, H, PROTOCOL_UDP, &udp_wire::to_bytes((nobody, 68), (H, 67), b"x")));
+    assert_eq!((host.datagram(server), host.datagram(other)), (None, None));
+    assert_eq!(host.counters().dropped_ipv4_martian, 4);
+    assert_eq!(host.counters().dropped_udp_checksum, 1);
+    assert!(host.is_silent(), "nobody is answered with an error");
+}
+
+#[test]
+fn a_datagram_goes_to_a_neighbour_that_was_given_by_hand_and_to_everybody() {
+    let mut host = Host::new();
+    let socket = host.bind(67);
+    let new = Ipv4Addr::new(10, 0, 0, 77);
+    let mac = MacAddress([2, 0, 0, 0, 0, 77]);
+    assert!(host.engine.set_neighbour(host.now, new.into(), mac));
+    host.udp_send(socket, new, b"offer");
+    let frames = host.sent();
+    assert_eq!(frames.len(), 1, "it is not asked for");
+    assert_eq!(Frame::parse(&frames[0]).unwrap().destination, mac);
+    host.udp_send(socket, Ipv4Addr::BROADCAST, b"offer");
+    let frames = host.sent();
+    assert_eq!(Frame::parse(&frames[0]).unwrap().destination, MacAddress::BROADCAST);
+    // Given to another card, it goes there.
+    let other = MacAddress([2, 0, 0, 0, 0, 78]);
+    assert!(host.engine.set_neighbour(host.now, new.into(), other));
+    host.udp_send(socket, new, b"offer");
+    assert_eq!(Frame::parse(&host.sent()[0]).unwrap().destination, other);
+    // What cannot be a neighbour.
+    for (address, mac) in [
+        (H, mac),
+        (Ipv4Addr::new(10, 0, 1, 1), mac),
+        (Ipv4Addr::BROADCAST, mac),
+        (Ipv4Addr::LOCALHOST, mac),
+        (Ipv4Addr::UNSPECIFIED, mac),
+        (new, MacAddress::BROADCAST),
+        (new, MacAddress([0; 6])),
+        (new, H_MAC),
+    ] {
+        assert!(!host.engine.set_neighbour(host.now, address.into(), mac), "{address} {mac}");
+    }
+    assert!(!host.engine.set_neighbour(host.now, "fe80::1".parse().unwrap(), mac));
+}
+
+#[test]
+fn neighbours_given_by_hand_stay_within_the_tables_limit() {
+    let mut host = Host::with(Config {
+        address: AddressConfig::Static { address: H, prefix_len: 8, gateway: None, dns: vec![] },
+        ..config()
+    });
+    for number in 0..5000_u32 {
+        let address = Ipv4Addr::from_bits(H.to_bits() + 1000 + number);
+        let [_, a, b, c] = number.to_be_bytes();
+        assert!(host.engine.set_neighbour(
+            host.now,
+            address.into(),
+            MacAddress([6, 0, 0, a, b, c])
+        ));
+        host.check();
+    }
+    assert_eq!(host.counters().neighbours, host.limits.neighbours as u64);
+}
