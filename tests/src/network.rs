@@ -9,8 +9,8 @@ pub struct Network {
 
 impl Network {
     /// `None` where it cannot be made: that needs root and /dev/net/tun. `address` is Linux's on
-    /// the interface, as `192.0.2.1/24`; `test` tells networks of one process apart.
-    pub fn new(test: &str, address: &str) -> Option<Self> {
+    /// the interface, as `192.0.2.1/24`, if it has one; `test` tells networks of one process apart.
+    pub fn new(test: &str, address: Option<&str>) -> Option<Self> {
         let namespace = format!("fata-{test}-{}", std::process::id());
         if !ip(&["netns", "add", &namespace]) {
             return None;
@@ -18,7 +18,7 @@ impl Network {
         let network = Network { namespace };
         let made = network.ip(&["link", "set", "lo", "up"])
             && network.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"])
-            && network.ip(&["addr", "add", address, "dev", "tap0"])
+            && address.is_none_or(|it| network.ip(&["addr", "add", it, "dev", "tap0"]))
             && network.ip(&["link", "set", "tap0", "up"]);
         made.then_some(network)
     }

@@ -69,7 +69,7 @@ fn published(port: u16) -> [String; 4] {
 
 #[test]
 fn dig_gets_every_kind_of_answer_from_a_process_and_a_machine_on_tap() {
-    let Some(network) = Network::new("dns", "192.0.2.1/24") else {
+    let Some(network) = Network::new("dns", Some("192.0.2.1/24")) else {
         eprintln!("skipped: no network namespace with a TAP can be made here (not root?)");
         return;
     };

@@ -11,7 +11,7 @@ const GUEST: &str = "192.0.2.2";
 
 #[test]
 fn http_over_tap_under_load_and_a_hundred_mebibytes_each_way() {
-    let Some(network) = Network::new("tap", HOST) else {
+    let Some(network) = Network::new("tap", Some(HOST)) else {
         eprintln!("skipped: no network namespace with a TAP can be made here (not root?)");
         return;
     };

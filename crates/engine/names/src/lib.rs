@@ -6,6 +6,7 @@
 //! strangers can make it hold is bounded, and what was refused is counted.
 //!
 //! - [`dns::Server`] answers for a [`dns::Zone`] (RFC 1034, 1035, 2308, 4592, 6891, 7766, 8482);
+//! - [`dns::Query`] and [`dns::Cache`] are a stub resolver's half (RFC 1034 §5.3, 2308, 5452);
 //! - [`dhcp::Server`] gives out the addresses of a pool (RFC 2131, 2132).
 #![forbid(unsafe_code)]
 

@@ -5,7 +5,7 @@ use core::hash::Hasher;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 use siphasher::sip::SipHasher13;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// How long an offer is good for in any case: a client that wants it asks for it at once.
 const OFFER_LIFE_MIN: Duration = Duration::from_secs(1);
@@ -49,12 +49,12 @@ pub struct Lease {
 pub(super) struct Leases {
     key: [u64; 2],
     entries: BTreeMap<Ipv4Addr, Entry>,
-    by_client: HashMap<Client, Ipv4Addr>,
+    by_client: BTreeMap<Client, Ipv4Addr>,
 }
 
 impl Leases {
     pub(super) fn new(key: [u64; 2]) -> Self {
-        Leases { key, entries: BTreeMap::new(), by_client: HashMap::new() }
+        Leases { key, entries: BTreeMap::new(), by_client: BTreeMap::new() }
     }
 
     /// The address that a client has, had or was offered.

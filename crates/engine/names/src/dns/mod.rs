@@ -1,10 +1,16 @@
 //! The Domain Name System (RFC 1034, 1035).
 
 mod answer;
+mod cache;
+mod host_name;
+mod query;
 mod rate;
 mod server;
 mod zone;
 
+pub use cache::{CACHE_ENTRIES_DEFAULT, Cache};
+pub use host_name::{HostName, HostNameError};
+pub use query::{Answer, Family, Learned, Query, Unusable};
 pub use rate::RateLimit;
 pub use server::{Counters, Limits, Server, Transport};
 pub use zone::{Zone, ZoneError};
@@ -19,5 +25,7 @@ const UDP_PAYLOAD_MIN: u16 = 512;
 /// at all); what is longer is a mistake or a loop.
 const CNAME_CHAIN_MAX: usize = 8;
 
+#[cfg(test)]
+mod resolver_tests;
 #[cfg(test)]
 mod tests;
