@@ -97,4 +97,10 @@ pub trait Sockets: Send + Sync + 'static {
     /// # Errors
     /// As [`tcp_listen`](Sockets::tcp_listen).
     fn udp_bind(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn DatagramSocket>>>;
+
+    /// The recursive name servers that the host is configured with, in the order in which they are
+    /// to be asked. None by default.
+    fn name_servers(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
 }

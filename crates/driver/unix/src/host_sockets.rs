@@ -5,7 +5,7 @@ use core::task::{Context, Poll, ready};
 use fata_device::{BoxFuture, ByteStream, DatagramSocket, Keepalive, Listener, Sockets};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -48,6 +48,35 @@ impl Sockets for HostSockets {
             Ok(Box::new(HostDatagramSocket(socket)) as Box<dyn DatagramSocket>)
         })
     }
+
+    /// Those of `/etc/resolv.conf`, as it stands now; without one, as resolv.conf(5) has it, the one
+    /// on this host.
+    fn name_servers(&self) -> Vec<SocketAddr> {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let servers = name_servers(&text);
+        if servers.is_empty() { vec![(Ipv4Addr::LOCALHOST, DNS_PORT).into()] } else { servers }
+    }
+}
+
+/// The port of name servers.
+const DNS_PORT: u16 = 53;
+
+/// The lines `nameserver ADDRESS` of a resolv.conf(5). Others say how names are completed and how
+/// servers are asked, which is the resolver's business.
+fn name_servers(text: &str) -> Vec<SocketAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|it| *it == "nameserver").and_then(|_| words.next())?;
+        // A link-local address may name its interface (RFC 4007 §11).
+        match address.split_once('%') {
+            None => Some(SocketAddr::new(address.parse().ok()?, DNS_PORT)),
+            Some((address, zone)) => {
+                let scope = zone.parse().ok()?;
+                Some(SocketAddrV6::new(address.parse().ok()?, DNS_PORT, 0, scope).into())
+            }
+        }
+    };
+    text.lines().filter_map(server).collect()
 }
 
 /// Names the address, and says what to do about it.
@@ -274,5 +303,15 @@ mod tests {
         let too_long = vec![0; 70_000];
         let error = poll_fn(|cx| left.poll_send_to(cx, &too_long, destination)).await.unwrap_err();
         assert!(error.to_string().contains("70000 bytes"), "{error}");
+    }
+
+    #[test]
+    fn name_servers_are_read_from_the_hosts_configuration() {
+        let text = "# nameserver 192.0.2.9\nsearch example.test\nnameserver 192.0.2.1 # first\n\
+                    \tnameserver\t2001:db8::1\nnameserver fe80::1%7\nnameserver\nnameserver x\n";
+        let servers: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%7]:53"]);
+        assert!(name_servers("").is_empty());
+        assert!(!HostSockets::new().name_servers().is_empty());
     }
 }

@@ -22,10 +22,12 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod connect_name;
 mod driver;
 mod error;
 pub mod forward;
 mod readiness;
+mod resolve;
 pub mod router;
 mod shared;
 mod stack;
@@ -38,6 +40,7 @@ pub use crate::axum::PeerAddr;
 pub use driver::Driver;
 pub use fata_device::Keepalive;
 pub use fata_tcpip::{AddressConfig, ConfigError, Counters, Lease, Limits};
+pub use resolve::ResolverCounters;
 pub use stack::{BindAddress, Config, Stack};
 pub use tcp_listener::TcpListener;
 pub use tcp_stream::TcpStream;

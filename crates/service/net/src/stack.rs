@@ -3,6 +3,7 @@
 use crate::driver::Driver;
 use crate::error;
 use crate::readiness::Readiness;
+use crate::resolve::{self, Resolver};
 use crate::shared::Shared;
 use crate::tcp_listener::TcpListener;
 use crate::tcp_stream::TcpStream;
@@ -13,7 +14,7 @@ use core::time::Duration;
 use fata_device::{Nic, Sockets};
 use fata_tcpip::{AddressConfig, ConfigError, Counters, Engine, Lease, Limits, MacAddress};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 /// How long connecting and sending wait for the stack's address: half a minute, in which a DHCP
@@ -95,7 +96,7 @@ impl<I: Into<IpAddr>> From<(I, u16)> for BindAddress {
 /// A TCP and UDP service: Fata's own stack over a network interface, or the host's sockets. The
 /// program cannot tell which. Clones are the same stack.
 #[derive(Clone)]
-pub struct Stack(Kind);
+pub struct Stack(Kind, Arc<Resolver>);
 
 #[derive(Clone)]
 enum Kind {
@@ -129,13 +130,13 @@ impl Stack {
         let address = Arc::new(Readiness::default());
         let shared = Arc::new(Shared::new(engine, epoch, Arc::clone(&address)));
         let driver = Driver::new(Arc::clone(&shared), nic);
-        Ok((Stack(Kind::Engine { shared, address }), driver))
+        Ok((Stack(Kind::Engine { shared, address }, Arc::default()), driver))
     }
 
     /// A service that exists already, such as the Unix host's. The stack's address is `bind`;
     /// unspecified, it is every address of the host.
     pub fn over_sockets(sockets: Arc<dyn Sockets>, bind: IpAddr) -> Stack {
-        Stack(Kind::Sockets { sockets, bind })
+        Stack(Kind::Sockets { sockets, bind }, Arc::default())
     }
 
     /// Waits until the stack has an address: at once if it is static, after the first lease with
@@ -324,6 +325,41 @@ impl Stack {
             }
         };
         tokio::time::timeout(patience, drained).await.unwrap_or(false)
+    }
+
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.1
+    }
+
+    /// The name servers to ask: those that came with the address, which is waited for, or the
+    /// host's. At least one.
+    pub(crate) async fn name_servers(&self) -> io::Result<Vec<SocketAddr>> {
+        self.ready_soon().await?;
+        let mut servers = match &self.0 {
+            Kind::Engine { .. } => {
+                let dns = self.lease().map(|lease| lease.dns).unwrap_or_default();
+                dns.into_iter().map(|address| resolve::server(address.into())).collect()
+            }
+            Kind::Sockets { sockets, .. } => sockets.name_servers(),
+        };
+        servers.retain(|server| !server.ip().is_unspecified());
+        if servers.is_empty() {
+            let why = "no name server is known: neither DHCP nor the configuration names one";
+            return Err(io::Error::new(ErrorKind::NetworkDown, why));
+        }
+        Ok(servers)
+    }
+
+    /// A UDP socket on any port, from which `remote` can be reached.
+    pub(crate) async fn udp_bind_towards(&self, remote: SocketAddr) -> io::Result<UdpSocket> {
+        match &self.0 {
+            // A host's unspecified address is of one family.
+            Kind::Sockets { sockets, bind } if bind.is_unspecified() && remote.is_ipv6() => {
+                let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+                Ok(UdpSocket::over_sockets(sockets.udp_bind(any).await?))
+            }
+            _ => self.udp_bind(0).await,
+        }
     }
 
     /// Waits for the stack's address before sending to `destination`.
