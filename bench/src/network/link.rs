@@ -19,6 +19,7 @@ pub(crate) struct Link<H> {
     /// Nanoseconds.
     pub(crate) now: u64,
     pub(crate) frames: u64,
+    batch: Batch,
 }
 
 // Never inlined, so that valgrind can be told to count only one of them.
@@ -79,16 +80,12 @@ impl<H: Host> Link<H> {
         let client = H::new(CLIENT, connections, buffer_bytes);
         let mut server = H::new(SERVER, connections, buffer_bytes);
         server.listen();
-        Link { client, server, now: 1_000_000, frames: 0 }
+        Link { client, server, now: 1_000_000, frames: 0, batch: Batch::new() }
     }
 
     /// Carries frames until neither host has one.
     pub(crate) fn settle(&mut self) {
-        let mut batch = Batch::new();
-        self.settle_with(&mut batch);
-    }
-
-    fn settle_with(&mut self, batch: &mut Batch) {
+        let batch = &mut self.batch;
         loop {
             client_sends(&mut self.client, self.now, batch);
             let mut sent = batch.lengths.len();
@@ -135,7 +132,6 @@ impl<H: Host> Link<H> {
 
     /// Sends `total` bytes from the client to the server, as fast as both can.
     pub(crate) fn bulk(&mut self, (client, server): (Connection, Connection), total: u64) {
-        let mut batch = Batch::new();
         let chunk = vec![0x5a; 64 * 1024];
         let mut buffer = vec![0; 64 * 1024];
         let (mut written, mut read) = (0, 0);
@@ -143,7 +139,7 @@ impl<H: Host> Link<H> {
             let before = (written, read);
             let wanted = chunk.len().min((total - written) as usize);
             written += self.client.write(self.now, client, &chunk[..wanted]) as u64;
-            self.settle_with(&mut batch);
+            self.settle();
             loop {
                 match self.server.read(self.now, server, &mut buffer) {
                     0 => break,
@@ -159,20 +155,19 @@ impl<H: Host> Link<H> {
                 }
             }
         }
-        self.settle_with(&mut batch);
+        self.settle();
     }
 
     /// So many requests of one small segment, each answered by one, on the connection.
     pub(crate) fn requests(&mut self, (client, server): (Connection, Connection), count: u64) {
-        let mut batch = Batch::new();
         let mut buffer = [0; 512];
         let message = [0x17; 100];
         for _ in 0..count {
             assert_eq!(self.client.write(self.now, client, &message), message.len());
-            self.settle_with(&mut batch);
+            self.settle();
             assert_eq!(self.server.read(self.now, server, &mut buffer), message.len());
             assert_eq!(self.server.write(self.now, server, &message), message.len());
-            self.settle_with(&mut batch);
+            self.settle();
             assert_eq!(self.client.read(self.now, client, &mut buffer), message.len());
             self.now += 10_000;
         }

@@ -222,7 +222,9 @@ impl<F: Actor, B: Actor> World<F, B> {
             (0, _) => {}
             (_, false) => push(Tool::Create(None)),
             // The addresses first: they are nobody's race.
-            (keys, true) if keys == Self::keys(&self.names, self.names.backends[0]).len() => push(Tool::Begin),
+            (keys, true) if keys == Self::keys(&self.names, self.names.backends[0]).len() => {
+                push(Tool::Begin)
+            }
             (keys, true) => (0..keys).for_each(|index| push(Tool::Create(Some(index)))),
         }
         let (name, _) = self.kind.hotplug();

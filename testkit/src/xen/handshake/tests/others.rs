@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::xen::explore::Model;
-use fata_xenbus::handshake::{block, console};
 use fata_xenbus::handshake::vchan::{Calling, Client, Listening, Server};
+use fata_xenbus::handshake::{block, console};
 
 pub(super) fn blkfront() -> Driven<block::Frontend> {
     let joining = Joining::new("device/vbd/51712");
