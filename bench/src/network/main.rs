@@ -10,6 +10,7 @@ mod cost;
 mod fata;
 mod host;
 mod idle;
+mod impaired;
 mod link;
 mod plot;
 mod smol;
@@ -71,6 +72,8 @@ enum Measure {
     Bulk,
     /// What a segment costs beside other connections.
     Connections,
+    /// A stream over links that lose, reorder and duplicate, in virtual time.
+    Impaired,
     /// What an idle connection holds.
     Idle,
 }
@@ -105,6 +108,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
         if let Some(folder) = plots {
             write(&folder.join("connections.svg"), &curve.to_svg())?;
         }
+    }
+    if wanted(Measure::Impaired) {
+        impaired::measure(&mut report)?;
     }
     if wanted(Measure::Idle) {
         idle::measure(&mut report)?;
