@@ -16,6 +16,9 @@ pub(crate) struct Sum {
     odd: bool,
 }
 
+/// Words of eight bytes that are summed side by side.
+const LANES: usize = 8;
+
 /// The one's complement sum of two 16-bit numbers.
 fn add(a: u16, b: u16) -> u16 {
     let (sum, carry) = a.overflowing_add(b);
@@ -24,27 +27,31 @@ fn add(a: u16, b: u16) -> u16 {
 
 /// The one's complement sum of `bytes` as big-endian words, padded with a zero byte.
 fn sum_words(bytes: &[u8]) -> u16 {
-    // A sum of 2^64 words of 64 bits fits into 128, so that no carry is lost.
-    let mut wide: u128 = 0;
-    let mut blocks = bytes.chunks_exact(32);
+    // Halves of words are summed apart, so that no carry is lost in a piece of any length that there
+    // is; and in lanes, so that the compiler can keep several of them in one register.
+    let (mut low, mut high) = ([0u64; LANES], [0u64; LANES]);
+    let mut blocks = bytes.chunks_exact(8 * LANES);
     for block in &mut blocks {
-        for word in block.chunks_exact(8) {
-            wide += u128::from(native(word));
+        for (lane, word) in block.chunks_exact(8).enumerate() {
+            let word = native(word);
+            low[lane] += word & 0xffff_ffff;
+            high[lane] += word >> 32;
         }
     }
+    let mut sum: u64 = low.iter().chain(&high).sum();
     let mut words = blocks.remainder().chunks_exact(8);
     for word in &mut words {
-        wide += u128::from(native(word));
+        let word = native(word);
+        sum += (word & 0xffff_ffff) + (word >> 32);
     }
     let rest = words.remainder();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    wide += u128::from(u64::from_ne_bytes(last));
+    let last = u64::from_ne_bytes(last);
+    sum += (last & 0xffff_ffff) + (last >> 32);
 
-    // Fold 128 bits to 16: the sum modulo 2^16 - 1, never 0 for a sum that is not 0.
-    let mut sum = (wide >> 64) + (wide & u128::from(u64::MAX));
+    // Fold to 16 bits: the sum modulo 2^16 - 1, never 0 for a sum that is not 0.
     sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let mut sum = ((sum >> 32) + (sum & 0xffff_ffff)) as u64;
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
