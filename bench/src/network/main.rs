@@ -134,6 +134,7 @@ fn once(words: &[String]) -> Result<()> {
     let connections = connections.parse().context("CONNECTIONS is a number")?;
     let count = count.parse().context("COUNT is a number")?;
     match stack.as_str() {
+        "fata" if what == "idle" => idle::once(),
         "fata" => cost::once::<Fata>(what, connections, count),
         "smoltcp" => cost::once::<Smoltcp>(what, connections, count),
         other => anyhow::bail!("no stack is called {other}"),
