@@ -147,6 +147,17 @@ fn https_serves_the_same_page_on_every_target() {
         let metrics = output("curl", &["-sSk", "--max-time", "30", &format!("{address}metrics")]);
         assert!(metrics.contains("fata_memory_used_bytes "), "{metrics}");
         assert!(metrics.contains("fata_net_"), "{metrics}");
+        // The connection that asks is in the list itself.
+        let list = output("curl", &["-sSk", "--max-time", "30", &format!("{address}connections")]);
+        for words in ["LISTEN", "0.0.0.0:443", "ESTABLISHED", "program"] {
+            assert!(list.contains(words), "{list}");
+        }
+        let list =
+            output("curl", &["-sSk", "--max-time", "30", &format!("{address}connections.json")]);
+        let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+        let own = list.as_array().expect("an array").iter();
+        let own = own.filter(|socket| socket["state"] == "ESTABLISHED").count();
+        assert!(own >= 1 && list[0]["mss"].is_null(), "{list}");
         pages.push(page);
     }
     build("examples/https", "unix");

@@ -54,6 +54,7 @@ pub use export::Export;
 pub use fata_macros::{Devices, main};
 /// Names and addresses as state machines: an authoritative DNS server, a DHCP server.
 pub use fata_names as names;
+pub use fata_net::{SocketInfo, SocketOwner, SocketState, Traffic};
 pub use fata_net::{Stack, TcpListener, TcpStream, UdpSocket};
 /// A bridge of two interfaces, and a router between several.
 pub use fata_net::{forward, router};

@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod connections;
 mod identity;
 mod metrics;
 mod tls;
@@ -51,10 +52,13 @@ async fn main(devices: Devices) -> Result<(), Box<dyn std::error::Error>> {
     };
     let config = tls::config(identity)?;
 
-    let stack = devices.service.clone();
+    let (stack, of_text, of_json) =
+        (devices.service.clone(), devices.service.clone(), devices.service.clone());
     let router = Router::new()
         .route("/", get(|| async { Html(include_str!("page.html")) }))
-        .route("/metrics", get(|| async move { metrics::text(&stack) }));
+        .route("/metrics", get(|| async move { metrics::text(&stack) }))
+        .route("/connections", get(|| async move { connections::text(&of_text) }))
+        .route("/connections.json", get(|| async move { connections::json(&of_json) }));
 
     let listener = devices.service.tcp_listen(devices.port).await?;
     println!("listening on https port {}", devices.port);

@@ -13,5 +13,8 @@ pub fn text(stack: &Stack) -> String {
     for (name, value) in stack.counters().iter() {
         let _ = writeln!(out, "fata_net_{name} {value}");
     }
+    for (name, value) in stack.resolver_counters().iter() {
+        let _ = writeln!(out, "fata_resolver_{name} {value}");
+    }
     out
 }

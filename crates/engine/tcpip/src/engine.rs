@@ -9,6 +9,7 @@ mod input;
 #[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
 mod link;
+mod report;
 mod sockets;
 mod transmit;
 

@@ -53,4 +53,5 @@ pub use engine::{Engine, FrameChecksum, PartialChecksum, Transmit};
 pub use error::{BindError, ConnectError, ListenError, SendError, TcpError, Unreachable};
 pub use event::Event;
 pub use socket::{Accepted, Datagram, Keepalive, ListenerId, TcpId, TcpStatus, UdpId};
+pub use tcp::{SocketInfo, SocketOwner, SocketState, Traffic};
 pub use time::Instant;

@@ -12,7 +12,9 @@ use core::fmt;
 use core::task::Poll;
 use core::time::Duration;
 use fata_device::{Nic, Sockets};
-use fata_tcpip::{AddressConfig, ConfigError, Counters, Engine, Lease, Limits, MacAddress};
+use fata_tcpip::{
+    AddressConfig, ConfigError, Counters, Engine, Lease, Limits, MacAddress, SocketInfo,
+};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -199,6 +201,17 @@ impl Stack {
         match &self.0 {
             Kind::Engine { shared, .. } => shared.lock().engine.counters(),
             Kind::Sockets { .. } => Counters::default(),
+        }
+    }
+
+    /// TCP's sockets as they stand, at most `max` of them: listening sockets, connections, handshakes
+    /// of clients, TIME-WAIT. None over the host's sockets, where `ss` shows them.
+    pub fn connections(&self, max: usize) -> Vec<SocketInfo> {
+        match &self.0 {
+            Kind::Engine { shared, .. } => {
+                shared.act(|state, now| state.engine.tcp_sockets(now, max))
+            }
+            Kind::Sockets { .. } => Vec::new(),
         }
     }
 

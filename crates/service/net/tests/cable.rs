@@ -40,6 +40,21 @@ async fn an_echo() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_are_listed() {
+    let (left, right, mut client, _server) = connected().await;
+    client.write_all(b"unread").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let names = |sockets: Vec<fata_net::SocketInfo>| {
+        let name = |it: &fata_net::SocketInfo| (it.state.name(), it.receive_queue, it.remote);
+        sockets.iter().map(name).collect::<Vec<_>>()
+    };
+    let local = client.local_addr().unwrap();
+    assert_eq!(names(right.stack.connections(9)), [("ESTABLISHED", 6, Some(local))]);
+    assert_eq!(names(left.stack.connections(9)), [("ESTABLISHED", 0, Some(at(RIGHT, 80)))]);
+    assert!(left.stack.connections(0).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_direction_is_closed_by_itself() {
     let (_left, _right, mut client, mut server) = connected().await;
     client.write_all(b"question").await.unwrap();

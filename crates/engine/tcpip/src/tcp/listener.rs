@@ -34,6 +34,11 @@ impl Listeners {
         self.entries.len()
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Listener> {
+        self.entries.iter().map(|(_, listener)| listener)
+    }
+
     pub(crate) fn get(&self, id: ListenerId) -> Option<&Listener> {
         self.entries.get(self.entries.check(id.index(), id.generation())?)
     }

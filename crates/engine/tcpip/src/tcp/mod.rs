@@ -37,6 +37,7 @@ mod rack;
 mod ready;
 mod receive_buffer;
 mod reply;
+mod report;
 mod rtt;
 mod send_buffer;
 mod seq;
@@ -47,6 +48,7 @@ mod time_wait;
 mod timers;
 
 pub(crate) use demux::Tuple;
+pub use report::{SocketInfo, SocketOwner, SocketState, Traffic};
 pub(crate) use seq::Seq;
 
 use crate::config::{CongestionControl, Limits};

@@ -18,6 +18,7 @@ mod input;
 mod invariants;
 mod output;
 mod recovery;
+mod report;
 mod timeout;
 
 pub(crate) use output::Written;
@@ -200,6 +201,10 @@ pub(crate) struct Connection {
     silent_since: Instant,
     /// When bytes last moved, in either direction or to the program.
     pub(crate) active_at: Instant,
+    /// When it was made.
+    opened_at: Instant,
+    /// Segments that were sent again.
+    retransmits: u32,
 
     receive: ReceiveBuffer,
     /// The right edge of the window that was offered. Never goes back (RFC 9293 §3.8.6, SHLD-14).
@@ -356,6 +361,8 @@ impl Connection {
             sent_at: now,
             silent_since: now,
             active_at: now,
+            opened_at: now,
+            retransmits: 0,
             receive: ReceiveBuffer::new(receive_next, Ring::default()),
             edge: receive_next,
             receive_shift: 0,

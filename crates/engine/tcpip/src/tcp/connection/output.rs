@@ -288,6 +288,7 @@ impl Connection {
             self.timed_at = NEVER;
             let segments = len.div_ceil(self.payload_max()).max(1);
             shared.counters.tcp_retransmits += u64::from(segments);
+            self.retransmits = self.retransmits.saturating_add(segments);
         } else if self.timed_at == NEVER {
             self.timed_end = end;
             self.timed_at = now;

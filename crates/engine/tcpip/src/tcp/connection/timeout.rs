@@ -89,6 +89,7 @@ impl Connection {
                 self.timed_at = NEVER;
                 self.rtt.back_off();
                 shared.counters.tcp_retransmits += 1;
+                self.retransmits = self.retransmits.saturating_add(1);
                 self.arm_retransmit(now, shared);
             }
             _ if self.una != self.max && self.has_sack => {

@@ -14,6 +14,7 @@ mod limits;
 mod model;
 mod receiving;
 mod recovery;
+mod report;
 mod sack_receiving;
 mod sack_recovery;
 mod script;
