@@ -3,3 +3,8 @@
 
 pub mod net;
 pub mod xen;
+
+/// The examples in docs/testing.md are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/testing.md")]
+struct Documentation;

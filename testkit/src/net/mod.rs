@@ -3,7 +3,6 @@
 //! - [`World`]: whole programs, many hosts at once, on one runtime whose time is virtual;
 //! - [`Network`] and [`Lane`]: the switch and one direction of a link, sans-io, for whoever has a
 //!   clock of its own;
-//! - [`replay`]: plays a capture into a stack, and compares its answers.
 //!
 //! docs/testing.md shows how a test is written. `FATA_SEED=NUMBER` makes every world of a test run
 //! another seed, and `FATA_PCAP=DIRECTORY` leaves a capture of every port.
@@ -17,6 +16,7 @@ mod lane;
 mod network;
 mod nic;
 mod offload;
+mod words;
 mod world;
 
 #[cfg(test)]
@@ -30,4 +30,5 @@ pub use lane::{Fate, Lane};
 pub use network::{MtuAnswer, Network, PortId};
 pub use nic::{NicOptions, SimulatedNic};
 pub use offload::ReceiveChecksum;
+pub use words::{IMPAIRMENT_WORDS, parse_duration};
 pub use world::{Host, HostBuilder, Port, SEED, World};

@@ -22,6 +22,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+pub mod capture;
 mod connect_name;
 mod driver;
 mod error;

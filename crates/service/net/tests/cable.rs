@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
 use fata_net::{Limits, PeerAddr, TcpStream};
+use fata_testkit::net::Host;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 /// A connection between two new stacks: the stacks, the client's end, the server's end.
-async fn connected() -> (support::Host, support::Host, TcpStream, TcpStream) {
+async fn connected() -> (Host, Host, TcpStream, TcpStream) {
     let (left, right) = pair();
     let listener = right.stack.tcp_listen(80).await.unwrap();
     let (client, server) = tokio::join!(left.stack.tcp_connect(at(RIGHT, 80)), listener.accept());
@@ -413,12 +414,12 @@ async fn what_tasks_write_in_one_round_goes_out_in_one_batch() {
         streams.push((client.unwrap(), server.unwrap().0));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (frames, batches) = left.probe.sent();
+    let (frames, batches) = left.port.sent();
     for (client, _) in &mut streams {
         client.write_all(b"a small request").await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (frames, batches) = (left.probe.sent().0 - frames, left.probe.sent().1 - batches);
+    let (frames, batches) = (left.port.sent().0 - frames, left.port.sent().1 - batches);
     assert!(frames >= 32 && batches <= 2, "{frames} frames in {batches} batches");
 }
 
@@ -434,7 +435,7 @@ async fn when_the_interface_fails_everybody_is_told() {
     let receive = tokio::spawn(async move { udp.recv_from(&mut [0; 16]).await });
     let read = tokio::spawn(async move { client.read(&mut [0]).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
-    left.probe.unplug("pulled out by a test");
+    left.port.unplug("pulled out by a test");
     let expect = |error: std::io::Error| {
         assert_eq!(error.kind(), ErrorKind::NetworkDown);
         assert!(error.to_string().contains("pulled out by a test"), "{error}");
@@ -478,16 +479,16 @@ async fn an_idle_stack_sleeps() {
     client.write_all(b"ping").await.unwrap();
     server.read_exact(&mut [0; 4]).await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let (frames, turns) = (left.probe.sent(), left.probe.turns());
+    let (frames, turns) = (left.port.sent(), left.port.turns());
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(left.probe.sent(), frames, "nothing is due, so nothing is sent");
-    let turns = left.probe.turns() - turns;
+    assert_eq!(left.port.sent(), frames, "nothing is due, so nothing is sent");
+    let turns = left.port.turns() - turns;
     assert!(turns <= 5, "nothing is due, so the driver sleeps, but it had {turns} turns");
     // Woken for one thing, it does it and sleeps again.
-    let turns = left.probe.turns();
+    let turns = left.port.turns();
     client.write_all(b"ping").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let turns = left.probe.turns() - turns;
+    let turns = left.port.turns() - turns;
     assert!((2..=12).contains(&turns), "{turns} turns for one segment");
 }
 

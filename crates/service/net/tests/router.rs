@@ -6,9 +6,10 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 use fata_device::NicError;
 use fata_net::router::{Router, RouterConfig, RouterPort};
+use fata_testkit::net::{Host, Link, NicOptions, Port, World};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use support::{Host, Probe, at, cable, host, pattern};
+use support::{at, pattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The router's address on link `number`, and the host's.
@@ -21,12 +22,12 @@ fn host_on(number: u8) -> Ipv4Addr {
 }
 
 /// A host on link `number`, with the router as its gateway.
-fn attach(router: &Router, number: u8) -> (Host, RouterPort, Probe) {
-    let [ours, theirs] = cable(number);
-    let probe = ours.probe();
+fn attach(router: &Router, number: u8) -> (Host, RouterPort, Port) {
+    let world = World::new(number.into());
+    let (ours, plug) = world.nic("router", Link::default(), NicOptions::default());
     let port = router.attach(ours, router_on(number), 24).unwrap();
-    let gateway = Some(router_on(number));
-    (host(theirs, host_on(number), gateway, |config| config), port, probe)
+    let host = world.host("host").address(host_on(number), 24).gateway(router_on(number)).start();
+    (host, port, plug)
 }
 
 fn router() -> Router {
@@ -97,12 +98,10 @@ async fn a_port_that_fails_leaves_the_others_alone_and_may_come_back() {
     let router = router();
     let (one, ..) = attach(&router, 1);
     let (two, ..) = attach(&router, 2);
-    let (_three, port, probe) = attach(&router, 3);
-    assert!(
-        router.attach(cable(7).into_iter().next().unwrap(), router_on(3), 24).is_err(),
-        "there is one"
-    );
-    probe.unplug("the cable broke");
+    let (_three, port, plug) = attach(&router, 3);
+    let (spare, _) = World::new(7).nic("spare", Link::default(), NicOptions::default());
+    assert!(router.attach(spare, router_on(3), 24).is_err(), "there is one");
+    plug.unplug("the cable broke");
     let error = port.gone().await;
     assert_eq!(error, NicError::Disconnected("the cable broke".into()));
     transfer(&one, &two, 2, 100_000).await;

@@ -1,7 +1,6 @@
 //! What is told of a connection to whoever lists them.
 
 use super::{Connection, Owner, State};
-use crate::tcp::congestion::Congestion;
 use crate::tcp::report::{SocketInfo, SocketOwner, SocketState, Traffic};
 use crate::time::Instant;
 
