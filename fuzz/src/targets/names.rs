@@ -107,7 +107,8 @@ pub fn dhcp(input: &mut Input<'_>) {
             let at = usize::from(input.u16()) % message.len();
             message[at] = input.u8();
         }
-        message.truncate(message.len() - input.below(4) * input.below(100));
+        let cut = input.below(4) * input.below(100);
+        message.truncate(message.len().saturating_sub(cut));
         now += Duration::from_millis(u64::from(input.u16()));
         if let Some(reply) = server.handle(now, &message) {
             let bytes = &reply.bytes;
