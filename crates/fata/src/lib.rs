@@ -31,14 +31,15 @@
 //! `fata run` runs it as a Unix process, `fata run -t virtio` boots it in QEMU, `fata run -t xen` on
 //! Xen; the source does not change. The struct becomes the image's **manifest**, which `fata describe` prints.
 //!
-//! Clock, entropy and logs are not devices. They are ambient, through what Rust programs use
-//! already: [`std::time`], `tokio::time`, `getrandom`, `tracing` (with `FATA_LOG=debug` among the
-//! boot arguments for more of it).
+//! Clock, entropy, logs and the console are not devices. They are ambient, through what Rust programs
+//! use already: [`std::time`], `tokio::time`, `getrandom`, `tracing` (with `FATA_LOG=debug` among the
+//! boot arguments for more of it), `println!`; and [`system::console_input`] for what is typed.
 #![forbid(unsafe_code)]
 
 mod block;
 mod channel;
 mod clients;
+mod console;
 mod export;
 mod interface;
 mod log;
@@ -50,6 +51,7 @@ pub mod wiring;
 pub use block::Block;
 pub use channel::{Channel, ChannelStream};
 pub use clients::{Client, Clients};
+pub use console::ConsoleInput;
 pub use export::Export;
 pub use fata_macros::{Devices, main};
 /// Names and addresses as state machines: an authoritative DNS server, a DHCP server.

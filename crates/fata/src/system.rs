@@ -1,5 +1,7 @@
 //! What a program can ask about the machine or the process that it runs on.
 
+use crate::ConsoleInput;
+
 /// Memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -29,6 +31,29 @@ pub const TARGET: &str = crate::wiring::TARGET;
 /// returned; one that has is given 30 s. On targets whose hosts do not ask it waits for ever.
 pub async fn shutdown_requested() {
     crate::shutdown::requested().await;
+}
+
+/// What is typed on the console: standard input of a process, the guest's console on Xen (`xl
+/// console`), a virtio console. To be called in `main` or a task.
+///
+/// ```no_run
+/// # async fn example() -> std::io::Result<()> {
+/// use tokio::io::{AsyncBufReadExt, BufReader};
+///
+/// let mut lines = BufReader::new(fata::system::console_input()?).lines();
+/// while let Some(line) = lines.next_line().await? {
+///     println!("you said {line}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`ResourceBusy`](std::io::ErrorKind::ResourceBusy) while another [`ConsoleInput`] is open;
+/// [`NotFound`](std::io::ErrorKind::NotFound) on a machine without a console that can be read, such as
+/// one on virtio with nothing but a serial port.
+pub fn console_input() -> std::io::Result<ConsoleInput> {
+    ConsoleInput::open(crate::wiring::console_source, crate::wiring::CONSOLE_IS_RAW)
 }
 
 #[cfg(not(any(fata_target = "virtio", fata_target = "xen")))]

@@ -35,6 +35,7 @@ pub use spec::{ArgumentSpec, DeviceKind, DeviceSpec, Devices, NoDevices, Program
 pub use target::TARGET;
 #[cfg(fata_target = "xen")]
 pub(crate) use target::counters as xen_counters;
+pub(crate) use target::{CONSOLE_IS_RAW, console_source};
 
 use arguments::Arguments;
 

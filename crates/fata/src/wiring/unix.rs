@@ -6,7 +6,7 @@ use super::stack_config;
 use crate::channel::{self, Channel, ChannelStream};
 use crate::clients::{Client, Clients, Listed};
 use crate::{Block, Export, Interface, Stack};
-use fata_unix::{FileBlock, HostSockets, Tap};
+use fata_unix::{FileBlock, HostInput, HostSockets, Tap};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +18,14 @@ use tokio::runtime::{Builder, Runtime};
 
 /// What the manifest calls this target.
 pub const TARGET: &str = "unix";
+
+/// A terminal makes lines of what is typed.
+pub(crate) const CONSOLE_IS_RAW: bool = false;
+
+/// What is typed, or piped into the process.
+pub(crate) fn console_source() -> io::Result<HostInput> {
+    HostInput::standard()
+}
 
 /// Nothing was done before the runtime started.
 pub(super) struct Entry;

@@ -6,8 +6,15 @@ use super::{machine, stack_config};
 use crate::clients::{Client, Clients, Listed};
 use crate::{Block, Channel, Export, Interface, Stack};
 use fata_machine::{console, devices, entropy, memory, time};
-use fata_virtio::{BlockOptions, DeviceType, NetOptions, ProbeError, Slot, VirtioBlock, VirtioNet};
+use fata_virtio::{
+    BlockOptions, DeviceType, NetOptions, ProbeError, Slot, VirtioBlock, VirtioConsole, VirtioNet,
+};
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// What the manifest calls this target.
 pub const TARGET: &str = "virtio";
@@ -80,9 +87,39 @@ impl Entry {
     }
 }
 
+/// The virtio console, if there is one: of several the first that was found.
+static CONSOLE: OnceLock<VirtioConsole> = OnceLock::new();
+
+/// Bytes come as they are typed at the other end.
+pub(crate) const CONSOLE_IS_RAW: bool = true;
+
+/// What is typed into the virtio console. The serial port, which every machine has, is not read: it
+/// has no interrupt here.
+pub(crate) fn console_source() -> io::Result<ConsoleReader> {
+    let missing = "the machine has no virtio console, and its serial port is not read";
+    let console = CONSOLE.get().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing))?;
+    Ok(ConsoleReader(console.clone()))
+}
+
+/// A virtio console as tokio reads.
+pub(crate) struct ConsoleReader(VirtioConsole);
+
+impl AsyncRead for ConsoleReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(self.0.poll_read(cx, buffer.initialize_unfilled()));
+        buffer.advance(read.map_err(io::Error::other)?);
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// Sends what the program prints to a virtio console too.
 fn attach_console(slot: Slot) -> Result<(), String> {
     let terminal = slot.start_console().map_err(|error| error.to_string())?;
+    let _ = CONSOLE.set(terminal.clone());
     console::attach(Box::new(move |text| terminal.write(text) == text.len()));
     Ok(())
 }

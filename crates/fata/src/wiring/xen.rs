@@ -12,7 +12,7 @@ use fata_machine::{console, memory};
 use fata_xen::block::{self, BlkbackOptions, BlkfrontOptions, BlockSlot};
 use fata_xen::net::{NetBackends, NetSlot, NetbackOptions, Netfront, NetfrontOptions};
 use fata_xen::vchan::VchanOptions;
-use fata_xen::{ShutdownRequest, Xen, XenError};
+use fata_xen::{Console, ShutdownRequest, Xen, XenError};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::pin::Pin;
@@ -23,6 +23,19 @@ pub const TARGET: &str = "xen";
 
 /// The hypervisor, for [`counters`].
 static HYPERVISOR: OnceLock<Hypervisor> = OnceLock::new();
+
+/// The console, once XenStore has been connected to.
+static CONSOLE: OnceLock<Console> = OnceLock::new();
+
+/// Bytes come as they are typed into `xl console`.
+pub(crate) const CONSOLE_IS_RAW: bool = true;
+
+/// What is typed into the guest's console.
+pub(crate) fn console_source() -> io::Result<Console> {
+    let missing =
+        || io::Error::new(io::ErrorKind::NotFound, "the tools gave this guest no console");
+    CONSOLE.get().cloned().ok_or_else(missing)
+}
 
 pub(super) struct Entry {
     hypervisor: Hypervisor,
@@ -201,11 +214,13 @@ fn device_error(name: &str, error: XenError) -> WiringError {
     WiringError::Device { name: name.to_string(), reason: error.to_string() }
 }
 
-/// Sends what the program prints to the ring that xenconsoled reads.
+/// Sends what the program prints to the ring that xenconsoled reads, and keeps the console for
+/// [`console_source`].
 fn attach_console(xen: &Xen) {
     match xen.console() {
         Ok((terminal, task)) => {
             tokio::spawn(task);
+            let _ = CONSOLE.set(terminal.clone());
             console::attach(Box::new(move |text| terminal.print(text)));
         }
         Err(error) => eprintln!("fata: {error}"),
