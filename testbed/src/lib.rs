@@ -36,6 +36,7 @@
 
 mod accelerator;
 mod cache;
+mod check;
 mod console;
 mod control;
 mod cpio;

@@ -128,3 +128,51 @@ fn so_does_a_killed_one_and_the_next_sweeps() {
     assert_eq!(gone.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&gone.stderr).contains("no Xen host named left"), "{gone:?}");
 }
+
+/// Each is refused with a message that names it, before a host is booted, and without a trace.
+#[test]
+fn what_cannot_be_is_refused_before_a_host_is_booted() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let image = &write("good.elf", &common::bare_program("here\n", common::STAY));
+    let text = &write("text", b"not a kernel");
+    let elsewhere = &folder.path().join("nowhere").to_str().unwrap().to_owned();
+    let here = folder.path().to_str().unwrap();
+    let disk = &format!("xvda={elsewhere}");
+    let disks = ["--disk", &format!("xvda={image}"), "--disk", &format!("xvda={image}")];
+    let cases: &[(&[&str], u8, &str)] = &[
+        (&["run"], 2, "<IMAGE>"),
+        (&["run", elsewhere], 74, "nowhere"),
+        (&["run", text], 2, "is no kernel"),
+        (&["run", here], 2, "is a folder"),
+        (&["run", "--ramdisk", elsewhere, image], 74, "nowhere"),
+        (&["run", "--disk", disk, image], 74, "nowhere"),
+        (&["run", "--disk", "xvda", image], 2, "VDEV=FILE is needed"),
+        (&[&["run"], &disks[..], &[image]].concat(), 2, "two disks are called xvda"),
+        (&["run", "--memory", "0", image], 2, "memory must be"),
+        (&["run", "--memory", "much", image], 2, "--memory"),
+        (&["run", "--guest", "two words", image], 2, "two words"),
+        (&["run", "--cmdline", "a\nb", image], 2, "control character"),
+        (&["run", "--no-such", image], 2, "--no-such"),
+        (&["up", "--name", "../up"], 2, "../up"),
+        (&["up", "--processors", "0"], 2, "--processors"),
+        (&["exec", "--name", "none", "true"], 2, "no Xen host named none"),
+        (&["console", "--name", "none", "guest"], 2, "no Xen host named none"),
+        (&["down", "--name", "none"], 2, "no Xen host named none"),
+        (&["publish", "nowhere", "10.0.2.15:80"], 2, "nowhere"),
+        (&["no-such-command"], 2, "no-such-command"),
+    ];
+    for (words, code, message) in cases {
+        let output = output(words, folder.path());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some((*code).into()), "{words:?}: {said}");
+        assert!(said.contains(message), "{words:?}: {said}");
+        let trace = ["panicked", "RUST_BACKTRACE", "booting", "continuing"];
+        assert!(!trace.iter().any(|word| said.contains(word)), "{words:?}: {said}");
+    }
+    assert_eq!(hosts(folder.path()), [""; 0].map(PathBuf::from));
+}

@@ -62,10 +62,6 @@ fn up(arguments: &Arguments, up: &Up) -> Result<u8> {
 }
 
 fn run(arguments: &Arguments, run: &Run) -> Result<u8> {
-    let testbed = match Testbed::running(Some(&arguments.name)) {
-        Some(testbed) => testbed,
-        None => Testbed::start(&options(&run.host), &mut |step| say(arguments, step))?,
-    };
     let stem = run.image.file_stem().unwrap_or_default().to_string_lossy();
     let plain: String = stem.chars().filter(|c| c.is_ascii_alphanumeric()).take(20).collect();
     let guest = Guest {
@@ -79,6 +75,11 @@ fn run(arguments: &Arguments, run: &Run) -> Result<u8> {
             run.guest.clone().unwrap_or_else(|| format!("g{plain}-{}", std::process::id())),
             &run.image,
         )
+    };
+    guest.check()?;
+    let testbed = match Testbed::running(Some(&arguments.name)) {
+        Some(testbed) => testbed,
+        None => Testbed::start(&options(&run.host), &mut |step| say(arguments, step))?,
     };
     let published: Result<Vec<_>> = run
         .publish
