@@ -5,12 +5,13 @@ mod support;
 
 use fata_names::dns::{Limits, Server, Transport, Zone};
 use fata_net::{AddressConfig, Config, Stack};
+use fata_testkit::net::{Host, World};
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{Host, LEFT, RIGHT, at, cable, host};
+use support::{LEFT, RIGHT, at};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
@@ -90,7 +91,7 @@ impl NameServer {
 
 /// LEFT, which has these name servers, and RIGHT.
 fn hosts(dns: &[Ipv4Addr]) -> (Host, Host) {
-    let [left, right] = cable(0);
+    let world = World::new(1);
     let with_dns = |config: Config| Config {
         address: AddressConfig::Static {
             address: LEFT,
@@ -100,7 +101,7 @@ fn hosts(dns: &[Ipv4Addr]) -> (Host, Host) {
         },
         ..config
     };
-    (host(left, LEFT, None, with_dns), host(right, RIGHT, None, |config| config))
+    (world.host("left").config(with_dns).start(), world.host("right").start())
 }
 
 /// LEFT with RIGHT as its name server.
