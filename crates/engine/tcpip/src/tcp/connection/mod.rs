@@ -426,13 +426,16 @@ impl Connection {
         (u32::from(self.mss) - options).max(1)
     }
 
-    /// How many SACK blocks fit into a segment.
-    const fn sack_blocks_max(&self) -> usize {
-        match (self.has_sack, self.has_timestamps) {
+    /// How many SACK blocks fit into a segment, beside timestamps and one byte of payload: where
+    /// the MTU is the smallest that there is, not even as many as into its options.
+    fn sack_blocks_max(&self) -> usize {
+        let most = match (self.has_sack, self.has_timestamps) {
             (false, _) => 0,
             (true, true) => SACK_BLOCKS_MAX - 1,
             (true, false) => SACK_BLOCKS_MAX,
-        }
+        };
+        let fits = |blocks: &usize| SackBlocks::wire_len(*blocks) < self.payload_max() as usize;
+        (0..=most).rev().find(fits).unwrap_or(0)
     }
 
     /// The largest payload of the next segment, beside the SACK blocks that it would carry

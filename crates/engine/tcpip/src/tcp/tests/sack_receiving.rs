@@ -259,3 +259,25 @@ fn cookies_bring_sack_back() {
         host.rx(island).expect(ack(0, if offers { &[(10, 20)] } else { &[] })).nothing();
     }
 }
+
+/// An IP packet of 68 bytes, which every link carries, has room for one block beside timestamps.
+#[test]
+fn blocks_leave_out_what_does_not_fit_into_the_smallest_mtu() {
+    let mut host = Host::with(Limits::default(), 68, 0, 0);
+    agreed(&mut host).rx(bytes(20, 30)).expect(ack(0, &[(20, 30)]));
+    host.rx(bytes(40, 50)).expect(ack(0, &[(40, 50), (20, 30)]));
+    host.rx(bytes(60, 70)).expect(ack(0, &[(60, 70), (40, 50)]));
+
+    let mut host = Host::with(Limits::default(), 68, 0, 0);
+    host.established_with(seg("S").mss(MSS as u16).sack_ok().ts(1, 0));
+    let late = |from, to| bytes(from, to).ts(2, 0);
+    for (start, end) in [(20, 30), (40, 50), (60, 70)] {
+        host.rx(late(start, end));
+        let options = host.next_sent().header.options;
+        assert_eq!(options.sack.as_slice().len(), 1);
+        assert!(options.timestamps.is_some());
+    }
+    // Data beside it is one byte at least.
+    host.write(b"some words");
+    host.next_sent();
+}
