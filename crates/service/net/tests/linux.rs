@@ -11,13 +11,15 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use fata_device::{BoxFuture, ByteStream, DatagramSocket, Listener, Sockets};
 use fata_net::{AddressConfig, Config, Stack};
-use fata_unix::Tap;
+use fata_unix::{HostSockets, Tap};
 use std::future::Future;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use support::{at, pattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -330,6 +332,117 @@ impl Drop for Killed {
     }
 }
 
+/// Starts dnsmasq, and waits until it answers. The pipe of its log stays open for what it says later.
+fn dnsmasq<'a>(arguments: impl Iterator<Item = &'a str>) -> (Killed, impl BufRead) {
+    let mut dnsmasq = Killed(
+        Command::new("dnsmasq")
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dnsmasq runs"),
+    );
+    let mut log = BufReader::new(dnsmasq.0.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("sockets bound") && !line.contains("started, version") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "dnsmasq ended");
+    }
+    (dnsmasq, log)
+}
+
+/// Words for a dnsmasq that has the domain `lan`, and asks nobody.
+fn lan() -> Vec<String> {
+    let mut words: Vec<String> = "--keep-in-foreground --conf-file=/dev/null --user=root \
+        --bind-interfaces --log-facility=- --pid-file= --no-resolv --no-hosts --local=/lan/ \
+        --local-ttl=60 --host-record=www.lan,192.0.2.1,2001:db8::80 --cname=alias.lan,www.lan \
+        --host-record=down.lan,192.0.2.99,192.0.2.1"
+        .split_whitespace()
+        .map(str::to_string)
+        .collect();
+    // More than fits into a datagram.
+    words.extend((1..=150).map(|last| format!("--host-record=big.lan,198.51.100.{last}")));
+    words
+}
+
+/// Resolves what `lan()` has, through `stack`.
+async fn resolve_lan(stack: &Stack) {
+    let six: IpAddr = "2001:db8::80".parse().unwrap();
+    for name in ["www.lan", "ALIAS.lan.", "www.lan"] {
+        assert_eq!(stack.resolve(name).await.unwrap(), [six, LINUX.into()], "{name}");
+    }
+    let error = stack.resolve("nobody.lan").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let error = stack.resolve("example.org").await.unwrap_err();
+    assert!(error.to_string().contains("REFUSED"), "it asks nobody: {error}");
+    let big = stack.resolve("big.lan").await.unwrap();
+    assert!(big.len() == 32 && big.iter().all(|it| it.to_string().starts_with("198.51.100.")));
+    let counters = stack.resolver_counters();
+    assert_eq!((counters.tcp_questions, counters.cache_hits), (1, 2), "{counters:?}");
+    assert_eq!((counters.unrelated, counters.timed_out), (0, 0), "{counters:?}");
+
+    // Past an address that nobody has, and one of the family that leads nowhere.
+    let listener = TcpListener::bind(at(LINUX, 80)).await.unwrap();
+    for name in ["www.lan", "down.lan"] {
+        let (client, server) = tokio::join!(stack.tcp_connect_name(name, 80), listener.accept());
+        assert_eq!(client.unwrap().peer_addr().unwrap(), at(LINUX, 80));
+        server.unwrap();
+    }
+}
+
+#[test]
+fn names_from_dnsmasq_which_dhcp_names() {
+    with_linux("names_from_dnsmasq_which_dhcp_names", || async {
+        let mut words = lan();
+        words.extend(
+            "--interface=tap0 --leasefile-ro --no-ping \
+             --dhcp-range=192.0.2.50,192.0.2.60,255.255.255.0,1h"
+                .split_whitespace()
+                .map(str::to_string),
+        );
+        let _dnsmasq = dnsmasq(words.iter().map(String::as_str));
+        let tap = Tap::open(INTERFACE).unwrap();
+        let config = Config::new([7; 32]);
+        let (stack, driver) = Stack::over_nic(Box::new(tap), config).unwrap();
+        tokio::spawn(driver);
+        // Nobody waits for the lease here: whoever resolves does.
+        resolve_lan(&stack).await;
+        assert_eq!(stack.lease().unwrap().dns, [LINUX]);
+    });
+}
+
+/// The host's sockets with name servers of the test's.
+struct Here(HostSockets);
+
+impl Sockets for Here {
+    fn tcp_listen(&self, at: SocketAddr) -> BoxFuture<'_, std::io::Result<Box<dyn Listener>>> {
+        self.0.tcp_listen(at)
+    }
+
+    fn tcp_connect(&self, to: SocketAddr) -> BoxFuture<'_, std::io::Result<Box<dyn ByteStream>>> {
+        self.0.tcp_connect(to)
+    }
+
+    fn udp_bind(&self, at: SocketAddr) -> BoxFuture<'_, std::io::Result<Box<dyn DatagramSocket>>> {
+        self.0.udp_bind(at)
+    }
+
+    fn name_servers(&self) -> Vec<SocketAddr> {
+        vec![at(Ipv4Addr::LOCALHOST, 53)]
+    }
+}
+
+#[test]
+fn names_from_dnsmasq_over_the_hosts_sockets() {
+    with_linux("names_from_dnsmasq_over_the_hosts_sockets", || async {
+        let mut words = lan();
+        words.push("--interface=lo".to_string());
+        let _dnsmasq = dnsmasq(words.iter().map(String::as_str));
+        let sockets = Arc::new(Here(HostSockets::new()));
+        let stack = Stack::over_sockets(sockets, Ipv4Addr::UNSPECIFIED.into());
+        resolve_lan(&stack).await;
+    });
+}
+
 #[test]
 fn an_address_from_dnsmasq() {
     with_linux("an_address_from_dnsmasq", || async {
@@ -337,20 +450,7 @@ fn an_address_from_dnsmasq() {
              --interface=tap0 --bind-interfaces --leasefile-ro --log-facility=- --no-ping \
              --dhcp-range=192.0.2.50,192.0.2.60,255.255.255.0,1h --dhcp-option=option:router,192.0.2.1 \
              --dhcp-option=option:dns-server,192.0.2.3 --pid-file=";
-        let mut dnsmasq = Killed(
-            Command::new("dnsmasq")
-                .args(arguments.split_whitespace())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("dnsmasq runs"),
-        );
-        // It says when it is listening; the pipe stays open for what it says later.
-        let mut log = BufReader::new(dnsmasq.0.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("sockets bound") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "dnsmasq ended");
-        }
+        let _dnsmasq = dnsmasq(arguments.split_whitespace());
         // Without waiting for the link: the interface does that by itself.
         let tap = Tap::open(INTERFACE).unwrap();
         let address = AddressConfig::Dhcp { hostname: Some("fata".into()) };
