@@ -245,6 +245,8 @@ fn a_backend_that_comes_back_is_gone_on_with() {
     let mut back = back_device.connect(attach(&back_hypervisor, &rings), Spec::full().asked);
     let again = front_device.connect(rings, Spec::full().settings);
     assert!(matches!(again, Ok(None)), "the interface is the one that there was");
+    let announced = received(&mut back).0;
+    assert_eq!((&announced[..6], &announced[12..14]), (&[0xff; 6][..], &[0x80, 0x35][..]));
     assert_eq!(send(&mut front, &frame(2, 100)), Poll::Ready(Ok(true)));
     assert_eq!(received(&mut back).0, frame(2, 100));
     assert_eq!(send(&mut back, &frame(3, 100)), Poll::Ready(Ok(true)));

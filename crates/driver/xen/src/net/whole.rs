@@ -46,6 +46,15 @@ async fn both_ways(front: &mut Netfront, back: &mut Netback) {
     }
 }
 
+/// The next frame is the one by which an interface says where it is now.
+async fn announced(back: &mut Netback) {
+    let frame = receive(back).await.expect("connected");
+    let mac = [0, 0x16, 0x3e, 0, 0, 0];
+    assert_eq!((&frame[..6], &frame[6..12], frame.len()), (&[0xff; 6][..], &mac[..], 60));
+    assert_eq!(frame[12..22], [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    assert_eq!((&frame[22..28], &frame[32..38]), (&mac[..], &mac[..]));
+}
+
 async fn two(host: &Host) -> (Xen, Xen, NetBackends) {
     let (front, back) = (host.guest(FRONT), host.guest(BACK));
     let backends = back.net_backends(NetbackOptions::default());
@@ -114,6 +123,7 @@ fn a_backend_that_is_killed_and_started_again_is_gone_on_with() {
             drop((backends, other));
             backends = back.net_backends(NetbackOptions::default());
             other = backends.accept().await.expect("it comes again").nic;
+            announced(&mut other).await;
             both_ways(&mut nic, &mut other).await;
             assert_eq!(counted(&nic.counters(), "connections"), life);
         }
@@ -168,6 +178,7 @@ fn a_frontend_that_lied_is_accepted_again_in_its_next_life() {
         assert!(told.contains("req_prod"), "{told}");
         // The backend closes; to our frontend that is a backend that went away.
         let mut other = backends.accept().await.expect("its next life").nic;
+        announced(&mut other).await;
         both_ways(&mut nic, &mut other).await;
     });
 }

@@ -13,7 +13,7 @@ use super::counters::NetCounters;
 use super::link::Link;
 use super::{MTU_DEFAULT, MTU_MIN, PAGE_BYTES};
 use crate::xenbus::DeviceEvent;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use fata_device::{MacAddress, Nic, NicError, Offloads, Received, Transmit};
 use fata_xenbus::ring::net::{GsoFamilies, PACKET_BYTES_MAX};
 use std::sync::Arc;
@@ -205,6 +205,9 @@ impl FrontDevice {
         rings.connect(in_use)?;
         let first = self.counters.connections.load(core::sync::atomic::Ordering::Relaxed) == 0;
         NetCounters::add(&self.counters.connections, 1);
+        if !first {
+            announce(&mut rings, in_use.mac);
+        }
         self.link.connect(rings);
         Ok(first.then(|| Netfront {
             link: self.link.clone(),
@@ -222,6 +225,30 @@ impl FrontDevice {
     /// Waits for what the interface's user does.
     pub(super) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<DeviceEvent> {
         self.link.poll_event(cx)
+    }
+}
+
+/// Bytes of the shortest frame that Ethernet carries, without its checksum.
+const FRAME_BYTES_MIN: usize = 60;
+
+/// Says where the interface is now, by a request of RFC 903 that nobody has to answer. The backend is
+/// another port of a bridge, or on another host, and until a bridge has seen a frame from there it
+/// sends what is for us everywhere else; a program that only answers would wait for long.
+fn announce(rings: &mut FrontRings, mac: MacAddress) {
+    let mut fill = |frame: &mut [u8]| {
+        frame[..FRAME_BYTES_MIN].fill(0);
+        frame[..6].fill(0xff);
+        frame[6..12].copy_from_slice(&mac.0);
+        // Reverse ARP; Ethernet, IPv4, addresses of 6 and 4 bytes, a request for the address of `mac`.
+        frame[12..22].copy_from_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+        frame[22..28].copy_from_slice(&mac.0);
+        frame[32..38].copy_from_slice(&mac.0);
+        Some(Transmit::complete(FRAME_BYTES_MIN))
+    };
+    // A ring that is new has room. What is wrong with it is found by whoever sends next.
+    let sent = rings.poll_transmit(&mut Context::from_waker(Waker::noop()), &mut fill);
+    if let Poll::Ready(Ok(true)) = sent {
+        rings.flush();
     }
 }
 
