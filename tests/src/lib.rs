@@ -5,6 +5,7 @@
 mod network;
 
 pub use network::Network;
+pub mod xen;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};

@@ -1,39 +1,12 @@
 //! Images on a real Xen host, which the testbed boots: Linux's backends serve our frontends, our
 //! backends serve Linux's frontends and ours, and everything is looked at from outside.
 
-use fata_testbed::{Disk, DiskSource, Domain, Guest, Linux, Options, Testbed, Vif};
+use fata_testbed::{Disk, DiskSource, Guest, Linux, Testbed, Vif};
+use fata_tests::xen::{PATIENCE, dom0, guest, host, start, succeeds, turn};
 use fata_tests::{Machine, build, fata, free_port, output};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tempfile::TempDir;
-
-/// Longer than anything here takes on a computer that is busy.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// One host at a time: each wants more than a gigabyte and a processor.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn host() -> Testbed {
-    Testbed::start(&Options::default(), &mut |step| println!("{step}")).expect("the host boots")
-}
-
-/// Runs a script in dom0.
-#[track_caller]
-fn dom0(host: &Testbed, script: &str) -> String {
-    let output = host.dom0(script, PATIENCE).expect("dom0 answers");
-    assert_eq!(
-        output.status,
-        0,
-        "{script}\n{}{}",
-        output.text(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output.text()
-}
 
 /// Runs an image with `fata run`, on a host of its own though another may be up.
 fn run(arguments: &[&str]) -> (Machine, TempDir) {
@@ -41,33 +14,6 @@ fn run(arguments: &[&str]) -> (Machine, TempDir) {
     let mut command = fata();
     command.arg("run").args(arguments).env("TMPDIR", hosts.path());
     (Machine::spawn(command), hosts)
-}
-
-/// A guest of ours with an interface on the bridge.
-fn guest(name: &str, folder: &str, command_line: &str) -> Guest {
-    let mut guest = Guest {
-        command_line: command_line.to_owned(),
-        native_tsc: true,
-        ..Guest::new(name, build(folder, "xen"))
-    };
-    guest.vifs.push(Vif::bridge(fata_testbed::BRIDGE));
-    guest
-}
-
-/// Creates `guest` and waits until it says `ready`.
-#[track_caller]
-fn start(host: &Testbed, guest: &Guest, ready: &str) -> Domain {
-    let domain = host.create(guest).expect("it is created");
-    domain.wait_for(ready, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
-    domain
-}
-
-#[track_caller]
-fn succeeds(domain: &Domain) -> String {
-    let ended = domain.wait(PATIENCE).expect("the host lives");
-    let console = String::from_utf8_lossy(&domain.console()).into_owned();
-    assert_eq!(ended.and_then(|ended| ended.exit_code), Some(0), "{}: {console}", domain.name());
-    console
 }
 
 #[test]
