@@ -16,6 +16,7 @@ mod plot;
 mod smol;
 #[path = "../table.rs"]
 mod table;
+mod tap;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,6 +42,10 @@ struct Arguments {
     /// How often each time is taken.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+
+    /// Seconds of each stream over TAP.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=60))]
+    seconds: u8,
 
     /// Append every figure to FILE, a line of JSON each, with commit and date.
     #[arg(long, value_name = "FILE")]
@@ -76,6 +81,8 @@ enum Measure {
     Impaired,
     /// What an idle connection holds.
     Idle,
+    /// Our stack in a Unix process over TAP interfaces, beside Linux's own. Needs root.
+    Tap,
 }
 
 fn main() -> ExitCode {
@@ -115,12 +122,21 @@ fn bench(arguments: &Arguments) -> Result<()> {
     if wanted(Measure::Idle) {
         idle::measure(&mut report)?;
     }
-    print!("{}", report.table());
+    let mut reports = vec![report];
+    if wanted(Measure::Tap) {
+        let mut beside = Report::new(root, "Linux", arguments.compare.as_deref())?;
+        tap::measure(arguments.rounds, arguments.seconds, &mut beside)?;
+        reports.push(beside);
+    }
+    let text: Vec<String> =
+        reports.iter().filter(|report| !report.is_empty()).map(Report::table).collect();
+    let text = text.join("\n");
+    print!("{text}");
     if let Some(path) = &arguments.markdown {
-        write(path, &report.table())?;
+        write(path, &text)?;
     }
     if let Some(path) = &arguments.json {
-        report.append(path)?;
+        reports.iter().try_for_each(|report| report.append(path))?;
     }
     Ok(())
 }

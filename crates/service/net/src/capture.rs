@@ -11,6 +11,9 @@ use std::time::SystemTime;
 /// frames, so that a busy interface costs a write a batch.
 const BLOCKS_BYTES: usize = 128 * 1024;
 
+/// What is given the file, piece by piece.
+type Sink = Box<dyn FnMut(&[u8]) + Send>;
+
 /// An interface that is another one, with every frame that passes it written into a pcapng file.
 ///
 /// What goes to `sink` are whole blocks, a batch of frames each time that the interface is idle or
@@ -21,7 +24,7 @@ pub struct Capturing<N> {
     writer: Writer,
     interface: InterfaceId,
     blocks: Vec<u8>,
-    sink: Box<dyn FnMut(&[u8]) + Send>,
+    sink: Sink,
 }
 
 impl<N: fmt::Debug> fmt::Debug for Capturing<N> {
