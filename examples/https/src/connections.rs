@@ -57,7 +57,7 @@ fn milliseconds(time: Option<Duration>) -> String {
 }
 
 /// The same as an array of objects; times are seconds, sizes bytes.
-pub fn json(stack: &Stack) -> impl IntoResponse {
+pub fn json(stack: &Stack) -> impl IntoResponse + use<> {
     let sockets: Vec<String> = stack.connections(SOCKETS_MAX).iter().map(object).collect();
     ([(CONTENT_TYPE, "application/json")], format!("[{}]\n", sockets.join(",\n")))
 }
