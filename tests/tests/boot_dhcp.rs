@@ -121,12 +121,14 @@ fn linux_clients_get_renew_and_give_back_addresses_on_tap() {
 #[test]
 fn a_linux_guest_gets_its_address_from_ours_on_xen() {
     const PATIENCE: Duration = Duration::from_secs(180);
+    // Before the host is there: building takes its time.
+    let image = build("examples/dhcp", "xen");
     let host = Testbed::start(&Options::default(), &mut |step| println!("{step}"));
     let host = host.expect("the host boots");
     // A bridge of their own: on the other one QEMU gives addresses.
     let script = "ip link add link0 type bridge forward_delay 0 && ip link set link0 up";
     assert_eq!(host.dom0(script, PATIENCE).expect("dom0 answers").status, 0);
-    let mut server = Guest::new("dhcp", build("examples/dhcp", "xen"));
+    let mut server = Guest::new("dhcp", image);
     server.command_line = ARGUMENTS.join(" ");
     server.native_tsc = true;
     server.vifs.push(Vif::bridge("link0"));

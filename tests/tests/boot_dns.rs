@@ -1,10 +1,14 @@
 //! `examples/dns`, asked by `dig`: as a process on a TAP interface, as a machine behind QEMU's user
 //! network and on TAP, and as a guest of Xen.
 
+use fata_testbed::{Guest, Options, Protocol, Testbed, Vif};
 use fata_tests::{Machine, Network, build, fata, free_port, output};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
+
+/// Longer than a host and a guest take on a computer that is busy.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const GUEST: &str = "192.0.2.2";
 
@@ -90,15 +94,20 @@ fn dig_gets_every_kind_of_answer_from_a_process_and_a_machine_on_tap() {
 
 #[test]
 fn dig_gets_every_kind_of_answer_from_xen() {
-    let image = build("examples/dns", "xen");
-    let hosts = tempfile::tempdir().expect("a folder for the host");
-    let port = free_port();
-    let mut command = fata();
-    command.args(["run", "-t", "xen"]).args(published(port)).arg(image).env("TMPDIR", hosts.path());
-    let mut running = Machine::spawn(command);
-    running.wait_for("listening on port 53");
-    running.wait_for("has the address");
-    ask_everything(&dig_published(port));
+    let mut guest = Guest::new("dns", build("examples/dns", "xen"));
+    guest.command_line = "--service.address=10.0.2.60/24".to_owned();
+    guest.native_tsc = true;
+    guest.vifs.push(Vif::bridge(fata_testbed::BRIDGE));
+    let host = Testbed::start(&Options::default(), &mut |step| println!("{step}"));
+    let host = host.expect("the host boots");
+    let domain = host.create(&guest).expect("it is created");
+    domain.wait_for("listening on port 53", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let [here, there] = [(Ipv4Addr::LOCALHOST, free_port()), (Ipv4Addr::new(10, 0, 2, 60), 53)]
+        .map(|(address, port)| SocketAddrV4::new(address, port));
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        host.publish(protocol, here, there).expect("the port is free").keep();
+    }
+    ask_everything(&dig_published(here.port()));
 }
 
 #[test]
