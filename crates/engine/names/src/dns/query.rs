@@ -181,7 +181,7 @@ impl Query {
             return Learned { answer: Answer::NoName, ttl: negative_ttl.unwrap_or_default() };
         }
         // An alias of whose target nothing is said, not even that it has nothing, is to be asked.
-        let target = HostName::parse(&at.to_ascii()).ok().filter(|_| at != self.name);
+        let target = host_name(&at).filter(|_| at != self.name);
         match (negative_ttl, target) {
             (None, Some(target)) => Learned { answer: Answer::Alias(target), ttl },
             (negative_ttl, _) => {
@@ -198,6 +198,13 @@ impl Query {
         }
         .filter(|_| record.dns_class == DNSClass::IN)
     }
+}
+
+/// A name on the wire as a host's, if it can be one. Not by the name's text, which has marks for what
+/// it holds to be unusual.
+fn host_name(name: &Name) -> Option<HostName> {
+    let labels: Vec<&str> = name.iter().map(core::str::from_utf8).collect::<Result<_, _>>().ok()?;
+    HostName::parse(&labels.join(".")).ok()
 }
 
 /// RFC 2181 §8: a time to live has 31 bits; more is nothing.
