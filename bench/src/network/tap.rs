@@ -59,7 +59,14 @@ impl Space {
             Ok(std::fs::read_to_string(&path).is_ok_and(|name| name.trim() == "cat"))
         })?;
         let space = Space(holder);
-        space.ip("link set lo up")?;
+        space.ip("link set dev lo up")?;
+        // What Linux uses unless its owner chooses another, and what ours uses: BBR, say, does not
+        // take a loss for a sign of congestion at all.
+        let cubic = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
+        let status = space.command("sh").args(["-c", cubic]).status().context("sh")?;
+        if !status.success() {
+            bail!("Linux cannot be told to use CUBIC: {status}");
+        }
         Ok(space)
     }
 
@@ -88,7 +95,7 @@ impl Space {
         if let Some(address) = address {
             self.ip(&format!("addr add {address}/24 dev {name}"))?;
         }
-        self.ip(&format!("link set {name} up"))
+        self.ip(&format!("link set dev {name} up"))
     }
 }
 
@@ -144,7 +151,7 @@ impl Wire {
     /// Two Linuxes and a cable.
     fn veth() -> Result<Wire> {
         let (left, right) = (Space::new()?, Space::new()?);
-        left.ip(&format!("link add v type veth peer name v netns {}", right.id()))?;
+        left.ip(&format!("link add name v type veth peer name v netns {}", right.id()))?;
         left.up("v", Some(LEFT))?;
         right.up("v", Some(RIGHT))?;
         Ok(Wire { left, right, tap: None, _keepers: (None, None) })
@@ -177,14 +184,14 @@ impl Wire {
                 Ok(String::from_utf8_lossy(&output.stdout).contains("LOWER_UP"))
             })?;
         }
-        hub.ip(&format!("link set a netns {}", left.id()))?;
-        hub.ip(&format!("link set b netns {}", right.id()))?;
+        hub.ip(&format!("link set dev a netns {}", left.id()))?;
+        hub.ip(&format!("link set dev b netns {}", right.id()))?;
         left.up("a", Some(LEFT))?;
         let tap = if is_ours {
             right.ip("tuntap add dev tap mode tap")?;
-            right.ip("link add br type bridge")?;
+            right.ip("link add name br type bridge")?;
             for name in ["b", "tap"] {
-                right.ip(&format!("link set {name} master br"))?;
+                right.ip(&format!("link set dev {name} master br"))?;
                 right.up(name, None)?;
             }
             right.up("br", None)?;
