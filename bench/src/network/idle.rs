@@ -26,6 +26,8 @@ fn host(address: Ipv4Addr) -> Engine {
         mac: MacAddress([2, 0, 0, 0, 0, last]),
         mtu: MTU,
         address: AddressConfig::Static { address, prefix_len: 24, gateway: None, dns: vec![] },
+        ipv6: fata_tcpip::Ipv6Config::off(),
+        routes: vec![],
         secret: [last; 32],
         transmit_checksum_offload: false,
         segmented_frame_bytes_max: 0,

@@ -8,8 +8,8 @@ use crate::Input;
 use crate::frames::{self, Ip, Ipv4, Mac, Segment, flags};
 use core::time::Duration;
 use fata_tcpip::{
-    AddressConfig, Config, Engine, FrameChecksum, Instant, Keepalive, Limits, ListenerId,
-    MacAddress, TcpId, UdpId, fuzzing, segment,
+    AddressConfig, Config, Engine, FrameChecksum, Instant, Ipv6Config, Keepalive, Limits,
+    ListenerId, MacAddress, TcpId, UdpId, fuzzing, segment,
 };
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -134,6 +134,8 @@ impl World {
             mac: MacAddress(H_MAC),
             mtu,
             address,
+            ipv6: Ipv6Config::off(),
+            routes: vec![],
             secret: [7; 32],
             transmit_checksum_offload,
             segmented_frame_bytes_max: large,

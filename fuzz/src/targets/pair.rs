@@ -5,8 +5,8 @@ use crate::Input;
 use crate::frames;
 use core::time::Duration;
 use fata_tcpip::{
-    AddressConfig, Config, Engine, FrameChecksum, Instant, Limits, ListenerId, MacAddress, TcpId,
-    TcpStatus, fuzzing,
+    AddressConfig, Config, Engine, FrameChecksum, Instant, Ipv6Config, Limits, ListenerId,
+    MacAddress, TcpId, TcpStatus, fuzzing,
     segment::{Cutter, finish_checksum},
 };
 use std::collections::VecDeque;
@@ -64,6 +64,8 @@ impl Node {
             mac: MacAddress([2, 0, 0, 0, 0, which as u8]),
             mtu,
             address,
+            ipv6: Ipv6Config::off(),
+            routes: vec![],
             secret: [which as u8; 32],
             transmit_checksum_offload: large > 0,
             segmented_frame_bytes_max: large,

@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 use core::task::Waker;
 use core::time::Duration;
 use fata_device::{MacAddress, NicError};
-use fata_net::{AddressConfig, Config, Stack};
+use fata_net::{AddressConfig, Config, Ipv6Config, Stack};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::task::JoinHandle;
@@ -381,6 +381,8 @@ impl<'a> HostBuilder<'a> {
         secret[8..12].copy_from_slice(&number.to_be_bytes());
         let config = Config {
             address: AddressConfig::Static { address, prefix_len, gateway, dns: Vec::new() },
+            // It asks and reports by itself; worlds that want it say so, the others can count.
+            ipv6: Ipv6Config::off(),
             ..Config::new(secret)
         };
         let (stack, driver) = Stack::over_nic(Box::new(nic), (self.adjust)(config))

@@ -39,8 +39,12 @@ impl Arguments {
 /// Settings that a device of `kind` takes on `target`.
 fn settings(kind: &str, target: Target) -> &'static [&'static str] {
     match (kind, target) {
-        ("stack", Target::Unix) => &["address", "gateway", "dns", "limits", "tap"],
-        ("stack", Target::Virtio | Target::Xen) => &["address", "gateway", "dns", "limits"],
+        ("stack", Target::Unix) => {
+            &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "tap"]
+        }
+        ("stack", Target::Virtio | Target::Xen) => {
+            &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "segmentation"]
+        }
         ("interface", Target::Unix) => &["tap"],
         ("clients", Target::Unix) => &["taps"],
         ("block", Target::Unix) => &["file", "read-only"],

@@ -9,7 +9,7 @@
 //! between two runs with the same CONNECTIONS, divided by the difference of their REQUESTS.
 
 use fata_tcpip::{
-    AddressConfig, Config, Engine, FrameChecksum, Instant, Limits, MacAddress, TcpId,
+    AddressConfig, Config, Engine, FrameChecksum, Instant, Ipv6Config, Limits, MacAddress, TcpId,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -26,6 +26,8 @@ fn host(address: Ipv4Addr) -> Engine {
         mac: MacAddress([2, 0, 0, 0, 0, last]),
         mtu: MTU,
         address: AddressConfig::Static { address, prefix_len: 24, gateway: None, dns: vec![] },
+        ipv6: Ipv6Config::off(),
+        routes: vec![],
         secret: [last; 32],
         transmit_checksum_offload: false,
         segmented_frame_bytes_max: 0,

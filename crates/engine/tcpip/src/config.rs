@@ -2,10 +2,10 @@
 //!
 //! Every limit is a number with a reason. A limit that was reached shows in [`Counters`](crate::Counters).
 
-use crate::wire::ethernet;
+use crate::wire::{ethernet, ipv6};
 use core::fmt;
 use core::time::Duration;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The smallest MTU that IPv4 allows on a link, in bytes (RFC 791 §3.2, "every internet module must
 /// be able to forward a datagram of 68 octets").
@@ -51,6 +51,8 @@ pub enum AddressConfig {
         /// Name to tell the server (option 12), at most 63 bytes of letters, digits, `-` and `.`.
         hostname: Option<String>,
     },
+    /// There is none: the interface speaks no IPv4.
+    Off,
     /// It is given here.
     Static {
         /// The interface's own address; unicast.
@@ -63,6 +65,86 @@ pub enum AddressConfig {
         /// Name servers; the engine only passes them on in [`Lease::dns`].
         dns: Vec<Ipv4Addr>,
     },
+}
+
+/// How the interface speaks IPv6, beside a link-local address that it always makes itself. Its
+/// identifiers are opaque (RFC 7217): nothing of the hardware shows in an address.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ipv6Config {
+    /// False: not at all. So it is, too, on a link whose MTU is below 1,280 bytes.
+    pub is_enabled: bool,
+    /// Routers on the link are asked for prefixes, of which addresses are made (SLAAC, RFC 4862),
+    /// and for the way out. False: what they say is ignored.
+    pub is_autoconfigured: bool,
+    /// Further addresses with the lengths of their prefixes in bits, 1 to 128; the prefix is on the
+    /// link. At most 8.
+    pub addresses: Vec<(Ipv6Addr, u8)>,
+    /// Name servers, beside those that routers name (RFC 8106).
+    pub dns: Vec<Ipv6Addr>,
+    /// From this secret and the network's id the interface's identifiers are made, so that a host
+    /// has the same address on the same network each time (RFC 7217 §5). `None`: from
+    /// [`Config::secret`], so that it has another one at each start.
+    pub stable_secret: Option<[u8; 32]>,
+    /// What tells the network from others, such as its name; may be empty.
+    pub network_id: Vec<u8>,
+    /// The device finishes the checksums of TCP and UDP over IPv6.
+    pub transmit_checksum_offload: bool,
+    /// The same as [`Config::segmented_frame_bytes_max`] for TCP over IPv6.
+    pub segmented_frame_bytes_max: usize,
+}
+
+impl Default for Ipv6Config {
+    /// SLAAC, without offloads.
+    fn default() -> Self {
+        Ipv6Config {
+            is_enabled: true,
+            is_autoconfigured: true,
+            addresses: Vec::new(),
+            dns: Vec::new(),
+            stable_secret: None,
+            network_id: Vec::new(),
+            transmit_checksum_offload: false,
+            segmented_frame_bytes_max: 0,
+        }
+    }
+}
+
+impl Ipv6Config {
+    /// No IPv6.
+    pub fn off() -> Self {
+        Ipv6Config { is_enabled: false, ..Ipv6Config::default() }
+    }
+}
+
+impl fmt::Debug for Ipv6Config {
+    /// All but the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ipv6Config")
+            .field("is_enabled", &self.is_enabled)
+            .field("is_autoconfigured", &self.is_autoconfigured)
+            .field("addresses", &self.addresses)
+            .field("dns", &self.dns)
+            .field("network_id", &self.network_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A way that the configuration names: what is in a prefix goes to a router on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// The prefix; bits behind its length are 0.
+    pub destination: IpAddr,
+    /// Its length in bits; 0 is everything.
+    pub prefix_len: u8,
+    /// The router, of the same family, on the link. For IPv6 that is a link-local address or one in
+    /// a configured prefix, or, with autoconfiguration, one that a router's prefix puts there.
+    pub gateway: IpAddr,
+}
+
+impl fmt::Display for StaticRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} via {}", self.destination, self.prefix_len, self.gateway)
+    }
 }
 
 /// The interface's IPv4 address and what came with it.
@@ -212,7 +294,7 @@ pub struct Limits {
     pub reassembly_datagrams_per_source: usize,
     /// How long a datagram may stay incomplete. Default 60 s (RFC 1122 §3.3.2 asks 60 s to 120 s).
     pub reassembly_timeout: Duration,
-    /// Neighbours whose hardware address is known or asked for. Default 256: a /24.
+    /// Neighbours whose hardware address is known or asked for, of each family. Default 256: a /24.
     pub neighbours: usize,
     /// Neighbours that were asked for and have not answered, of `neighbours`. Default 64, so that
     /// a scan of the subnet leaves the others their place.
@@ -223,6 +305,19 @@ pub struct Limits {
     /// Bytes of packets that wait for any neighbour's hardware address. Default 128 KiB: one packet
     /// of 1,500 bytes for each of `neighbours_unresolved`, and some.
     pub neighbour_parked_bytes: usize,
+    /// Routers that advertise themselves (RFC 4861 §6.3.4). Past it new ones are ignored. Default 4:
+    /// two are needed for one to fail.
+    pub ipv6_routers: usize,
+    /// Prefixes on the link that routers advertise. Past it new ones are ignored. Default 8: what
+    /// renumbering and a few providers need.
+    pub ipv6_prefixes: usize,
+    /// IPv6 addresses of the interface. Past it advertised prefixes make no new ones. Default 16
+    /// (RFC 7934 §7 names as many).
+    pub ipv6_addresses: usize,
+    /// Destinations whose path takes less than the link. Past it the oldest is forgotten, and found
+    /// out again when it is needed. Default 256; none is kept for longer than ten minutes (RFC 8201
+    /// §5.3).
+    pub path_mtus: usize,
     /// ICMP errors sent per second. Default 100 (RFC 1812 §4.3.2.8 asks for a limit).
     pub icmp_errors_per_second: u32,
     /// ICMP echo replies sent per second. Default 1,000: a flood of pings must not take the
@@ -265,6 +360,10 @@ impl Default for Limits {
             neighbours_unresolved: 64,
             neighbour_parked_packets: 3,
             neighbour_parked_bytes: 128 * 1024,
+            ipv6_routers: 4,
+            ipv6_prefixes: 8,
+            ipv6_addresses: 16,
+            path_mtus: 256,
             icmp_errors_per_second: 100,
             icmp_echo_replies_per_second: 1_000,
             reply_queue_bytes: 128 * 1024,
@@ -282,6 +381,11 @@ pub struct Config {
     pub mtu: usize,
     /// Where the IPv4 address comes from.
     pub address: AddressConfig,
+    /// How IPv6 is spoken.
+    pub ipv6: Ipv6Config,
+    /// Ways beside the interface's own subnets and its gateway, for both families. At most 64. The
+    /// longest prefix wins; of equal ones the first whose router answers.
+    pub routes: Vec<StaticRoute>,
     /// Randomness from a cryptographic generator, other at each start. Keys sequence numbers,
     /// ports, cookies, hash tables and transaction ids, each with a key of its own.
     pub secret: [u8; 32],
@@ -304,6 +408,8 @@ impl fmt::Debug for Config {
             .field("mac", &self.mac)
             .field("mtu", &self.mtu)
             .field("address", &self.address)
+            .field("ipv6", &self.ipv6)
+            .field("routes", &self.routes)
             .field("transmit_checksum_offload", &self.transmit_checksum_offload)
             .field("segmented_frame_bytes_max", &self.segmented_frame_bytes_max)
             .field("limits", &self.limits)
@@ -329,6 +435,16 @@ pub enum ConfigError {
     /// The host name is empty, longer than 63 bytes, or has another character than letters, digits,
     /// `-` and `.`.
     Hostname(String),
+    /// IPv6 addresses are configured on a link whose MTU, in bytes, is below 1,280 (RFC 8200 §5).
+    Ipv6Mtu(usize),
+    /// The IPv6 address cannot be a host's, or is there twice.
+    Ipv6Address(Ipv6Addr),
+    /// The length of this IPv6 address's prefix is not in 1..=128.
+    Ipv6PrefixLen(Ipv6Addr, u8),
+    /// More than 8 IPv6 addresses, or more than 64 routes; the text names which.
+    TooMany(&'static str),
+    /// The route cannot be; the text says why.
+    Route(StaticRoute, &'static str),
     /// A limit is too small for the engine to work at all; the text names it and its least value.
     Limit(&'static str),
 }
@@ -350,6 +466,17 @@ impl fmt::Display for ConfigError {
                 write!(f, "the gateway {gateway} is not another host of the interface's subnet")
             }
             ConfigError::Hostname(name) => write!(f, "{name:?} cannot be a host's name"),
+            ConfigError::Ipv6Mtu(mtu) => {
+                write!(f, "the MTU of {mtu} bytes is too small for IPv6, which needs 1280")
+            }
+            ConfigError::Ipv6Address(address) => {
+                write!(f, "{address} cannot be a host's address, or is there twice")
+            }
+            ConfigError::Ipv6PrefixLen(address, bits) => {
+                write!(f, "{address}: the prefix length {bits} is not between 1 and 128")
+            }
+            ConfigError::TooMany(what) => write!(f, "too many {what}"),
+            ConfigError::Route(route, why) => write!(f, "the route {route}: {why}"),
             ConfigError::Limit(which) => write!(f, "limit too small: {which}"),
         }
     }
@@ -367,13 +494,19 @@ pub(crate) fn is_host_address(address: Ipv4Addr) -> bool {
 impl Config {
     /// Length of the longest frame that may be left to the device to cut; 0 for none.
     pub(crate) fn segmented_frame_bytes(&self) -> usize {
-        let most = self.segmented_frame_bytes_max.min(ethernet::HEADER_LEN + MTU_MAX);
+        self.worthwhile(self.transmit_checksum_offload, self.segmented_frame_bytes_max)
+    }
+
+    /// The same for IPv6.
+    pub(crate) fn segmented_frame_bytes_ipv6(&self) -> usize {
+        let Ipv6Config { transmit_checksum_offload, segmented_frame_bytes_max, .. } = self.ipv6;
+        self.worthwhile(transmit_checksum_offload, segmented_frame_bytes_max)
+    }
+
+    fn worthwhile(&self, has_checksums: bool, frame_bytes_max: usize) -> usize {
+        let most = frame_bytes_max.min(ethernet::HEADER_LEN + MTU_MAX);
         // It must be worth it: else a frame is cut here, by sending less.
-        if self.transmit_checksum_offload && most > ethernet::HEADER_LEN + self.mtu {
-            most
-        } else {
-            0
-        }
+        if has_checksums && most > ethernet::HEADER_LEN + self.mtu { most } else { 0 }
     }
 
     /// Checks every field.
@@ -394,7 +527,7 @@ impl Config {
                     return Err(ConfigError::Hostname(name.clone()));
                 }
             }
-            AddressConfig::Dhcp { hostname: None } => {}
+            AddressConfig::Dhcp { hostname: None } | AddressConfig::Off => {}
             AddressConfig::Static { address, prefix_len, gateway, dns } => {
                 check_addresses(&Lease {
                     address: *address,
@@ -404,7 +537,103 @@ impl Config {
                 })?;
             }
         }
+        self.check_ipv6()?;
+        self.check_routes()?;
         self.limits.check()
+    }
+}
+
+/// Most IPv6 addresses of a configuration.
+const IPV6_ADDRESSES_MAX: usize = 8;
+/// Most routes of a configuration: a lookup walks through them.
+const ROUTES_MAX: usize = 64;
+
+impl Config {
+    /// Whether IPv6 is spoken.
+    pub(crate) fn speaks_ipv6(&self) -> bool {
+        self.ipv6.is_enabled && self.mtu >= ipv6::MTU_MIN
+    }
+
+    fn check_ipv6(&self) -> Result<(), ConfigError> {
+        let addresses = &self.ipv6.addresses;
+        if !addresses.is_empty() && self.mtu < ipv6::MTU_MIN {
+            return Err(ConfigError::Ipv6Mtu(self.mtu));
+        }
+        if addresses.len() > IPV6_ADDRESSES_MAX {
+            return Err(ConfigError::TooMany("IPv6 addresses"));
+        }
+        for (at, (address, prefix_len)) in addresses.iter().enumerate() {
+            let is_twice = addresses[..at].iter().any(|(other, _)| other == address);
+            if !ipv6::is_host_address(*address) || is_twice {
+                return Err(ConfigError::Ipv6Address(*address));
+            }
+            if !(1..=128).contains(prefix_len) {
+                return Err(ConfigError::Ipv6PrefixLen(*address, *prefix_len));
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 1122 §3.3.1.2: a router is on the link, and of the family that it is for.
+    fn check_routes(&self) -> Result<(), ConfigError> {
+        if self.routes.len() > ROUTES_MAX {
+            return Err(ConfigError::TooMany("routes"));
+        }
+        for route in &self.routes {
+            let failed = |why| Err(ConfigError::Route(*route, why));
+            match (route.destination, route.gateway) {
+                (IpAddr::V4(destination), IpAddr::V4(gateway)) => {
+                    if route.prefix_len > 32 {
+                        return failed("a prefix has at most 32 bits");
+                    }
+                    if destination.to_bits() & !Lease::mask(route.prefix_len) != 0 {
+                        return failed("the prefix has bits behind its length");
+                    }
+                    match &self.address {
+                        _ if !is_host_address(gateway) => {
+                            return failed("the gateway cannot be a host's address");
+                        }
+                        AddressConfig::Off => return failed("IPv4 is off"),
+                        AddressConfig::Dhcp { .. } => {}
+                        AddressConfig::Static { address, prefix_len, .. } => {
+                            let shared =
+                                (address.to_bits() ^ gateway.to_bits()) & Lease::mask(*prefix_len);
+                            if shared != 0 || *address == gateway {
+                                return failed("the gateway is not on the link");
+                            }
+                        }
+                    }
+                }
+                (IpAddr::V6(destination), IpAddr::V6(gateway)) => {
+                    if route.prefix_len > 128 {
+                        return failed("a prefix has at most 128 bits");
+                    }
+                    let behind = u128::MAX.checked_shr(route.prefix_len.into()).unwrap_or(0);
+                    if destination.to_bits() & behind != 0 {
+                        return failed("the prefix has bits behind its length");
+                    }
+                    if !ipv6::is_host_address(gateway) {
+                        return failed("the gateway cannot be a host's address");
+                    }
+                    if !self.speaks_ipv6() {
+                        return failed("IPv6 is off");
+                    }
+                    let is_on_link = gateway.is_unicast_link_local()
+                        || self.ipv6.is_autoconfigured
+                        || self
+                            .ipv6
+                            .addresses
+                            .iter()
+                            .any(|(address, len)| crate::ipv6::is_in(gateway, *address, *len));
+                    let is_own = self.ipv6.addresses.iter().any(|(own, _)| *own == gateway);
+                    if !is_on_link || is_own {
+                        return failed("the gateway is not on the link");
+                    }
+                }
+                _ => return failed("prefix and gateway are of two families"),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -454,6 +683,7 @@ impl Limits {
                 self.neighbours > self.neighbours_unresolved,
                 "neighbours, more than neighbours_unresolved",
             ),
+            (self.ipv6_addresses > IPV6_ADDRESSES_MAX, "ipv6_addresses, at least 9"),
             (self.neighbour_parked_packets >= 1, "neighbour_parked_packets, at least 1"),
             (self.reply_queue_bytes >= 4096, "reply_queue_bytes, at least 4096"),
         ];

@@ -39,7 +39,7 @@ counters! {
     dropped_ethernet_malformed,
     /// Frames for another interface, or from a group address or our own.
     dropped_ethernet_address,
-    /// Frames of a protocol other than ARP and IPv4.
+    /// Frames of a protocol other than ARP, IPv4 and IPv6.
     dropped_ethernet_type,
 
     /// ARP requests sent, probes included.
@@ -77,8 +77,57 @@ counters! {
     dropped_ipv4_source_route,
     /// IPv4 packets of a protocol other than TCP, UDP and ICMP.
     dropped_ipv4_protocol,
-    /// Packets of ours for which there is no route.
-    dropped_ipv4_no_route,
+    /// Packets of ours, of either family, for which there is no route.
+    dropped_ip_no_route,
+    /// IPv6 packets whose header contradicts itself or the frame, or whose extension headers do.
+    dropped_ipv6_malformed,
+    /// IPv6 packets from an address that no host can have, or from our own.
+    dropped_ipv6_martian,
+    /// IPv6 packets for another host, or a group that we are not of.
+    dropped_ipv6_not_ours,
+    /// IPv6 packets with more extension headers or options than anybody needs.
+    dropped_ipv6_extension_limit,
+    /// IPv6 packets with a header or option that we do not know, or have no use for.
+    dropped_ipv6_header,
+
+    /// Neighbour Solicitations sent, those of duplicate address detection included.
+    ndp_solicitations_sent,
+    /// Neighbour Advertisements sent.
+    ndp_advertisements_sent,
+    /// Router Solicitations sent.
+    ndp_router_solicitations_sent,
+    /// Router Advertisements taken.
+    ndp_router_advertisements,
+    /// Addresses that turned out to be another host's before we used them.
+    ndp_duplicates,
+    /// Advertisements of others of an address that we use.
+    ndp_conflicts,
+    /// Messages of Neighbour Discovery or MLD that break its rules: hop limit, code, length,
+    /// options, addresses, or in fragments (RFC 4861 §7.1, RFC 6980).
+    dropped_ndp_invalid,
+    /// Redirects, which are not obeyed.
+    dropped_ndp_redirect,
+    /// Router Advertisements while addresses are not autoconfigured.
+    dropped_ra_unwanted,
+    /// Prefixes of Router Advertisements that cannot be.
+    dropped_ra_prefix,
+    /// Router Advertisements of which not all was taken, because a limit is reached.
+    dropped_ra_limit,
+    /// Reports of groups sent (MLDv2).
+    mld_reports_sent,
+    /// IPv6 addresses of the interface, now.
+    ipv6_addresses,
+    /// IPv6 routers known, now.
+    ipv6_routers,
+    /// IPv6 prefixes on the link, now.
+    ipv6_prefixes,
+    /// Destinations whose path takes less than the link, now.
+    path_mtus,
+    /// Errors that lowered the MTU of a path.
+    path_mtu_lowered,
+    /// Errors about an MTU that no honest router names (RFC 8201 §4).
+    dropped_path_mtu,
+
     /// Packets of ours to our own address or to the loopback network, looped back inside.
     loopback_packets,
     /// Packets of ours to ourselves dropped because too many wait.
@@ -149,7 +198,7 @@ counters! {
     udp_sent,
     /// UDP datagrams whose length is impossible.
     dropped_udp_malformed,
-    /// UDP datagrams whose checksum is wrong.
+    /// UDP datagrams whose checksum is wrong, or missing over IPv6.
     dropped_udp_checksum,
     /// UDP datagrams to a port that nobody listens on.
     dropped_udp_no_port,

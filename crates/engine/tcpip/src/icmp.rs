@@ -4,7 +4,7 @@ use crate::config::Limits;
 use crate::limiter::Limiter;
 use crate::secret::{Key, Keys, Purpose};
 use crate::time::Instant;
-use crate::wire::icmpv4;
+use crate::wire::{icmpv4, icmpv6};
 use std::net::IpAddr;
 
 /// What an ICMP error says about a packet of ours.
@@ -49,6 +49,30 @@ impl IcmpError {
             },
             (icmpv4::TIME_EXCEEDED, 0 | 1) => IcmpError::TimeExceeded,
             (icmpv4::PARAMETER_PROBLEM, _) => IcmpError::ParameterProblem,
+            _ => return None,
+        })
+    }
+}
+
+impl IcmpError {
+    /// What a message of ICMPv6 means (RFC 4443 §3); `None` if it is no error or an unknown one.
+    pub(crate) fn from_message_v6(message: &icmpv6::Message<'_>) -> Option<Self> {
+        Some(match (message.kind, message.code) {
+            (icmpv6::DESTINATION_UNREACHABLE, code) => match code {
+                0 | 2 => IcmpError::NetworkUnreachable,
+                3 => IcmpError::HostUnreachable,
+                4 => IcmpError::PortUnreachable,
+                1 | 5 | 6 => IcmpError::Prohibited,
+                _ => return None,
+            },
+            // Whatever its code (RFC 4443 §3.2).
+            (icmpv6::PACKET_TOO_BIG, _) => IcmpError::FragmentationNeeded {
+                mtu: u16::try_from(message.mtu()).unwrap_or(u16::MAX),
+            },
+            (icmpv6::TIME_EXCEEDED, 0 | 1) => IcmpError::TimeExceeded,
+            // The next header is not known: for the first header, that is the protocol.
+            (icmpv6::PARAMETER_PROBLEM, 1) => IcmpError::ProtocolUnreachable,
+            (icmpv6::PARAMETER_PROBLEM, _) => IcmpError::ParameterProblem,
             _ => return None,
         })
     }

@@ -7,7 +7,7 @@
 //! ```text
 //!               handle_frame(now, frame)        handle_timeout(now)
 //!                          │                            │
-//!    tcp_* udp_* calls ──► Engine { ARP · IPv4 · ICMP · UDP · DHCP · TCP }
+//!    tcp_* udp_* calls ──► Engine { ARP · NDP · IP · ICMP · UDP · DHCP · TCP }
 //!                          │                            │
 //!      poll_transmit(now, buffer)     poll_timeout()    poll_event()
 //! ```
@@ -16,7 +16,8 @@
 //! then wait until `poll_timeout`. Everything that a peer says is checked and bounded; nothing that
 //! arrives can panic, loop or grow memory beyond [`Config`]'s limits.
 //!
-//! Read first: RFC 9293 (TCP), RFC 1122 (hosts), RFC 791, RFC 826, RFC 2131.
+//! Read first: RFC 9293 (TCP), RFC 1122 (hosts), RFC 791, RFC 826, RFC 2131; RFC 8200 (IPv6), RFC
+//! 4861, RFC 4862.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -29,11 +30,14 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod icmp;
+mod ipv6;
 mod limiter;
 mod neighbour;
 mod output;
+mod path_mtu;
 mod reassembly;
 pub mod router;
+mod routes;
 mod secret;
 pub mod segment;
 #[cfg(test)]
@@ -45,8 +49,8 @@ mod udp;
 mod wire;
 
 pub use config::{
-    AddressConfig, Config, ConfigError, CongestionControl, Lease, Limits, MacAddress,
-    UnknownCongestionControl,
+    AddressConfig, Config, ConfigError, CongestionControl, Ipv6Config, Lease, Limits, MacAddress,
+    StaticRoute, UnknownCongestionControl,
 };
 pub use counters::Counters;
 pub use engine::{Engine, FrameChecksum, PartialChecksum, Transmit};

@@ -34,6 +34,8 @@ const CONFIRM_REQUESTS: u8 = 6;
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Time without use after which an entry may make room for one that nobody asked for.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// Silent neighbours that are remembered until somebody asks for them.
+const SILENT_MAX: usize = 64;
 /// What a waiting packet costs beside its payload, in bytes.
 const PACKET_OVERHEAD: usize = 64;
 
@@ -87,6 +89,8 @@ pub(crate) struct Neighbours<P = Packet> {
     ready: VecDeque<(MacAddress, P)>,
     /// Packets whose neighbour has not.
     failed: VecDeque<P>,
+    /// Neighbours that did not answer, for the choice of routers.
+    silent: Vec<Ipv4Addr>,
     /// Bytes of all packets in here.
     bytes: usize,
     entries_max: usize,
@@ -108,6 +112,7 @@ impl<P: Waiting> Neighbours<P> {
             requests: VecDeque::new(),
             ready: VecDeque::new(),
             failed: VecDeque::new(),
+            silent: Vec::new(),
             bytes: 0,
             entries_max: limits.neighbours,
             unresolved_max: limits.neighbours_unresolved,
@@ -305,6 +310,9 @@ impl<P: Waiting> Neighbours<P> {
             };
             if *requests >= limit {
                 counters.neighbour_failures += 1;
+                if self.silent.len() < SILENT_MAX {
+                    self.silent.push(address);
+                }
                 self.remove(address);
                 continue;
             }
@@ -332,6 +340,23 @@ impl<P: Waiting> Neighbours<P> {
         Some((mac, packet))
     }
 
+    /// Upper layers have had no answer for longer than they should: asks the neighbour at once.
+    pub(crate) fn suspect(&mut self, now: Instant, address: Ipv4Addr) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let State::Resolved { mac, requests, .. } = &mut entry.state else { return };
+        if *requests == 0 {
+            *requests = 1;
+            let to = Some(*mac);
+            self.requests.push_back(Request { target: address, to });
+            self.set_deadline(address, Some(now + REQUEST_INTERVAL));
+        }
+    }
+
+    /// Takes the next neighbour that has stopped to answer.
+    pub(crate) fn take_silent(&mut self) -> Option<Ipv4Addr> {
+        self.silent.pop()
+    }
+
     /// Takes the next packet whose neighbour has not answered.
     pub(crate) fn take_failed(&mut self) -> Option<P> {
         let packet = self.failed.pop_front()?;
@@ -346,6 +371,7 @@ impl<P: Waiting> Neighbours<P> {
         self.requests.clear();
         self.ready.clear();
         self.failed.clear();
+        self.silent.clear();
         self.unresolved = 0;
         self.bytes = 0;
     }

@@ -255,6 +255,7 @@ mod tests {
         Packet::new(header, payload)
     }
 
+    /// Pitfall I14.
     #[test]
     fn identifications_differ_from_datagram_to_datagram_and_between_destinations() {
         let mut ids = Identifications::new(&Keys::new([1; 32]));
@@ -284,6 +285,7 @@ mod tests {
     }
 
     proptest! {
+        /// Pitfall F10.
         #[test]
         fn an_independent_reader_gets_the_bytes_of_the_fragments_back(
             mtu in 68usize..1500, len in 0usize..9000,

@@ -208,7 +208,7 @@ pub(crate) struct Reassembly {
 }
 
 /// Bytes of a first fragment that a transport needs to be recognised (RFC 1858 §4, RFC 7112).
-const fn transport_header_len(protocol: u8) -> usize {
+pub(crate) const fn transport_header_len(protocol: u8) -> usize {
     match protocol {
         PROTOCOL_TCP => 20,
         PROTOCOL_UDP | PROTOCOL_ICMP | PROTOCOL_ICMPV6 => 8,

@@ -32,6 +32,12 @@ pub(crate) enum Purpose {
     UdpPort,
     /// Identifications of datagrams that may be fragmented (RFC 7739 §5.3).
     IpIdentification,
+    /// Interface identifiers of IPv6 (RFC 7217).
+    StableAddress,
+    /// Jitter and nonces of Neighbour Discovery.
+    NeighbourDiscovery,
+    /// The hash table of path MTUs.
+    PathMtuTable,
     /// Transaction ids of DHCP.
     DhcpTransaction,
     /// Jitter of DHCP's retries.

@@ -3,21 +3,30 @@
 use super::arguments::{Arguments, WiringError};
 use crate::Stack;
 use fata_device::Nic;
-use fata_net::{AddressConfig, Config, Limits};
-use std::net::Ipv4Addr;
+use fata_net::{AddressConfig, Config, Ipv6Config, Limits, StaticRoute};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Settings that every stack of ours has, whatever its interface, with their help.
 pub(super) const LIMITS_HELP: &str = "What the stack may use: NAME=NUMBER,…; see docs/limits.md";
+
+pub(super) const ROUTE_HELP: &str = "Ways beside these: PREFIX/LEN via ROUTER,…";
+pub(super) const IPV6_HELP: &str =
+    "auto (addresses of what routers advertise), static, off [default: auto]";
+pub(super) const SECRET_HELP: &str =
+    "64 hexadecimal digits: the same IPv6 addresses at each start (RFC 7217)";
 
 /// Settings of a stack over a card of the machine's, with their help.
 #[cfg_attr(
     not(any(fata_target = "virtio", fata_target = "xen")),
     expect(dead_code, reason = "a process has a choice of its own")
 )]
-pub(super) const SETTINGS: [(&str, &str); 5] = [
-    ("address", "dhcp, or A.B.C.D/LEN [default: dhcp]"),
-    ("gateway", "With a static address: the router's"),
-    ("dns", "With a static address: the resolver's"),
+pub(super) const SETTINGS: [(&str, &str); 8] = [
+    ("address", "dhcp, none, A.B.C.D/LEN, X::Y/LEN; several with commas [default: dhcp]"),
+    ("gateway", "With static addresses: the routers'"),
+    ("dns", "With static addresses: the resolvers'"),
+    ("route", ROUTE_HELP),
+    ("ipv6", IPV6_HELP),
+    ("ipv6-secret", SECRET_HELP),
     ("limits", LIMITS_HELP),
     ("segmentation", "Leave cutting TCP into segments to the other end: on, off [default: on]"),
 ];
@@ -49,8 +58,11 @@ pub(super) fn spawn_stack(
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| failed(format!("no random numbers: {error}")))?;
     let mac = nic.mac();
+    let Addressing { ipv4, ipv6, routes } = addressing(name, arguments)?;
     let config = Config {
-        address: address(name, arguments)?,
+        address: ipv4,
+        ipv6,
+        routes,
         limits: limits(name, arguments, crate::system::memory().map(|memory| memory.total_bytes))?,
         ..Config::new(secret)
     };
@@ -141,51 +153,129 @@ fn place<'a>(limits: &'a mut Limits, key: &str) -> Option<&'a mut usize> {
     })
 }
 
-/// The address that the settings ask for: DHCP, unless one is given.
-fn address(name: &str, arguments: &Arguments) -> Result<AddressConfig, WiringError> {
+/// How the settings name addresses, routers and name servers.
+#[derive(Debug)]
+struct Addressing {
+    ipv4: AddressConfig,
+    ipv6: Ipv6Config,
+    routes: Vec<StaticRoute>,
+}
+
+/// The addresses that the settings ask for: DHCP's, and what IPv6's routers advertise, unless some
+/// are given.
+fn addressing(name: &str, arguments: &Arguments) -> Result<Addressing, WiringError> {
     let invalid = |setting: &str, value: &str, reason: &str| WiringError::Invalid {
         name: format!("{name}.{setting}"),
         value: value.to_string(),
         reason: reason.to_string(),
     };
-    let one = |setting: &str| match arguments.setting(name, setting) {
-        None => Ok(None),
-        Some(text) => text
-            .parse::<Ipv4Addr>()
-            .map(Some)
-            .map_err(|_| invalid(setting, text, "expected an IPv4 address such as 192.0.2.1")),
+    let list = |setting: &str| {
+        let text = arguments.setting(name, setting).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>()
     };
-    let (gateway, dns) = (one("gateway")?, one("dns")?);
-    match arguments.setting(name, "address") {
-        None | Some("dhcp") => match (gateway, dns) {
-            (None, None) => Ok(AddressConfig::Dhcp { hostname: None }),
-            (Some(address), _) => Err(invalid(
-                "gateway",
-                &address.to_string(),
-                "it goes with a static address; DHCP brings its own",
-            )),
-            (None, Some(address)) => {
-                Err(invalid("dns", &address.to_string(), "it goes with a static address"))
-            }
-        },
-        Some(text) => {
-            let expected = "expected dhcp, or an address and a prefix length such as 192.0.2.2/24";
-            let parsed = text
-                .split_once('/')
-                .and_then(|(address, len)| Some((address.parse().ok()?, len.parse().ok()?)));
-            let (address, prefix_len): (Ipv4Addr, u8) =
-                parsed.ok_or_else(|| invalid("address", text, expected))?;
-            if prefix_len > 32 {
-                return Err(invalid("address", text, "a prefix has at most 32 bits"));
-            }
-            Ok(AddressConfig::Static {
-                address,
-                prefix_len,
-                gateway,
-                dns: dns.into_iter().collect(),
-            })
+    let addresses_of = |setting: &str| {
+        let parse = |word: &str| {
+            let expected = "expected addresses such as 192.0.2.1 or 2001:db8::1";
+            word.parse::<IpAddr>().map_err(|_| invalid(setting, word, expected))
+        };
+        list(setting).into_iter().map(parse).collect::<Result<Vec<_>, _>>()
+    };
+    let mut ipv6 = match arguments.setting(name, "ipv6") {
+        None | Some("auto") => Ipv6Config::default(),
+        Some("static") => Ipv6Config { is_autoconfigured: false, ..Ipv6Config::default() },
+        Some("off") => Ipv6Config::off(),
+        Some(other) => return Err(invalid("ipv6", other, "expected auto, static or off")),
+    };
+    if let Some(text) = arguments.setting(name, "ipv6-secret") {
+        let secret = parse_secret(text);
+        // Not the value: it is a secret.
+        let why = "expected 64 hexadecimal digits";
+        ipv6.stable_secret = Some(secret.ok_or_else(|| invalid("ipv6-secret", "…", why))?);
+    }
+    // What is listed is what is used; nothing listed is DHCP.
+    let words = list("address");
+    let (mut ipv4, mut has_dhcp) = (None, words.is_empty());
+    for word in &words {
+        let expected = "expected dhcp, none, or an address and a prefix length such as \
+                        192.0.2.2/24 or 2001:db8::2/64";
+        match *word {
+            "dhcp" => has_dhcp = true,
+            "none" => {}
+            _ => match parse_prefix(word).ok_or_else(|| invalid("address", word, expected))? {
+                (IpAddr::V4(_), 33..) => {
+                    return Err(invalid("address", word, "a prefix has at most 32 bits"));
+                }
+                (IpAddr::V4(address), len) if ipv4.is_none() => ipv4 = Some((address, len)),
+                (IpAddr::V4(_), _) => {
+                    return Err(invalid("address", word, "a stack has one IPv4 address"));
+                }
+                (IpAddr::V6(_), _) if !ipv6.is_enabled => {
+                    return Err(invalid("address", word, "IPv6 is off"));
+                }
+                (IpAddr::V6(address), len) => ipv6.addresses.push((address, len)),
+            },
         }
     }
+    if has_dhcp && ipv4.is_some() {
+        let text = arguments.setting(name, "address").unwrap_or_default();
+        return Err(invalid("address", text, "either dhcp or an IPv4 address"));
+    }
+    let (mut gateway, mut dns, mut routes) = (None, Vec::new(), Vec::new());
+    for address in addresses_of("gateway")? {
+        match address {
+            IpAddr::V4(address) if ipv4.is_some() && gateway.is_none() => gateway = Some(address),
+            IpAddr::V4(_) => {
+                let why = "one goes with a static IPv4 address; DHCP brings its own";
+                return Err(invalid("gateway", &address.to_string(), why));
+            }
+            IpAddr::V6(_) => routes.push(StaticRoute {
+                destination: Ipv6Addr::UNSPECIFIED.into(),
+                prefix_len: 0,
+                gateway: address,
+            }),
+        }
+    }
+    for address in addresses_of("dns")? {
+        match address {
+            IpAddr::V4(address) if ipv4.is_some() => dns.push(address),
+            IpAddr::V4(_) => {
+                let why = "it goes with a static IPv4 address";
+                return Err(invalid("dns", &address.to_string(), why));
+            }
+            IpAddr::V6(address) => ipv6.dns.push(address),
+        }
+    }
+    for word in list("route") {
+        let parsed = word.split_once(" via ").and_then(|(prefix, gateway)| {
+            let (destination, prefix_len) = parse_prefix(prefix.trim())?;
+            let gateway = gateway.trim().parse().ok()?;
+            Some(StaticRoute { destination, prefix_len, gateway })
+        });
+        let expected = "expected PREFIX/LEN via ROUTER, such as 198.51.100.0/24 via 192.0.2.1";
+        routes.push(parsed.ok_or_else(|| invalid("route", word, expected))?);
+    }
+    let ipv4 = match ipv4 {
+        Some((address, prefix_len)) => AddressConfig::Static { address, prefix_len, gateway, dns },
+        None if has_dhcp => AddressConfig::Dhcp { hostname: None },
+        None => AddressConfig::Off,
+    };
+    Ok(Addressing { ipv4, ipv6, routes })
+}
+
+/// An address and a prefix's length.
+fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, len) = text.split_once('/')?;
+    Some((address.parse().ok()?, len.parse().ok()?))
+}
+
+/// 64 hexadecimal digits.
+fn parse_secret(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    bytes.try_into().ok().filter(|_| digits.len() == 64)
 }
 
 #[cfg(test)]
@@ -193,11 +283,50 @@ mod tests {
     use super::super::spec::Program;
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<AddressConfig, WiringError> {
+    fn parse_all(words: &[&str]) -> Result<Addressing, WiringError> {
         let program = Program { about: "", devices: &[], arguments: &[] };
-        let settings = ["n.address", "n.gateway", "n.dns"].map(String::from);
+        let settings = ["address", "gateway", "dns", "route", "ipv6", "ipv6-secret"];
+        let settings = settings.map(|setting| format!("n.{setting}"));
         let words = words.iter().map(|word| word.to_string());
-        address("n", &Arguments::parse(words, &program, &settings).unwrap())
+        addressing("n", &Arguments::parse(words, &program, &settings).unwrap())
+    }
+
+    fn parse(words: &[&str]) -> Result<AddressConfig, WiringError> {
+        parse_all(words).map(|addressing| addressing.ipv4)
+    }
+
+    #[test]
+    fn both_families_are_what_is_listed() {
+        let all = parse_all(&[]).unwrap();
+        assert!(all.ipv6.is_enabled && all.ipv6.is_autoconfigured && all.routes.is_empty());
+        let all = parse_all(&[
+            "--n.address=10.0.0.2/24,2001:db8::2/64,fd00::2/48",
+            "--n.gateway=10.0.0.1,fe80::1",
+            "--n.dns=10.0.0.53,2001:db8::53",
+            "--n.route=198.51.100.0/24 via 10.0.0.9,2001:db8:5::/48 via fe80::9",
+            "--n.ipv6=static",
+            &format!("--n.ipv6-secret={}", "0f".repeat(32)),
+        ])
+        .unwrap();
+        assert!(matches!(all.ipv4, AddressConfig::Static { gateway: Some(_), .. }));
+        assert!(!all.ipv6.is_autoconfigured);
+        assert_eq!(all.ipv6.addresses[0], ("2001:db8::2".parse().unwrap(), 64));
+        assert_eq!(all.ipv6.addresses[1], ("fd00::2".parse().unwrap(), 48));
+        assert_eq!(all.ipv6.dns, ["2001:db8::53".parse::<Ipv6Addr>().unwrap()]);
+        assert_eq!(all.ipv6.stable_secret, Some([0x0f; 32]));
+        let routes: Vec<String> = all.routes.iter().map(StaticRoute::to_string).collect();
+        assert_eq!(
+            routes,
+            ["::/0 via fe80::1", "198.51.100.0/24 via 10.0.0.9", "2001:db8:5::/48 via fe80::9"]
+        );
+        // Of one family only.
+        assert_eq!(parse(&["--n.address=2001:db8::2/64"]).unwrap(), AddressConfig::Off);
+        assert_eq!(parse(&["--n.address=none"]).unwrap(), AddressConfig::Off);
+        assert!(matches!(
+            parse(&["--n.address=dhcp,2001:db8::2/64"]),
+            Ok(AddressConfig::Dhcp { .. })
+        ));
+        assert!(!parse_all(&["--n.ipv6=off"]).unwrap().ipv6.is_enabled);
     }
 
     #[test]
@@ -245,6 +374,15 @@ mod tests {
             (&["--n.address=10.0.0.2/33"][..], "32 bits"),
             (&["--n.address=10.0.0.2/24", "--n.gateway=x"][..], "n.gateway=x"),
             (&["--n.gateway=10.0.0.1"][..], "static"),
+            (&["--n.dns=10.0.0.1"][..], "static"),
+            (&["--n.address=10.0.0.2/24,10.0.0.3/24"][..], "one IPv4 address"),
+            (&["--n.address=dhcp,10.0.0.3/24"][..], "either"),
+            (&["--n.address=2001:db8::1"][..], "n.address=2001:db8::1"),
+            (&["--n.address=2001:db8::1/64", "--n.ipv6=off"][..], "IPv6 is off"),
+            (&["--n.ipv6=perhaps"][..], "n.ipv6=perhaps"),
+            (&["--n.ipv6-secret=12"][..], "64 hexadecimal"),
+            (&["--n.route=10.1.0.0/16"][..], "via"),
+            (&["--n.route=10.1.0.0/16 via x"][..], "n.route=10.1.0.0/16 via x"),
         ] {
             let error = parse(words).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

@@ -44,11 +44,15 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
         DeviceKind::Stack => &[
             (
                 "address",
-                "Address of the host to bind to [default: 127.0.0.1]; with .tap: dhcp or A.B.C.D/LEN",
+                "Address of the host to bind to [default: 127.0.0.1]; with .tap: dhcp, none, \
+                 A.B.C.D/LEN, X::Y/LEN; several with commas",
             ),
             ("tap", "Run Fata's own stack over this TAP interface"),
-            ("gateway", "With .tap: the router's address"),
-            ("dns", "With .tap: the resolver's address"),
+            ("gateway", "With .tap: the routers' addresses"),
+            ("dns", "With .tap: the resolvers' addresses"),
+            ("route", stack_config::ROUTE_HELP),
+            ("ipv6", stack_config::IPV6_HELP),
+            ("ipv6-secret", stack_config::SECRET_HELP),
             ("limits", stack_config::LIMITS_HELP),
         ],
         DeviceKind::Block => {
@@ -157,7 +161,7 @@ impl Target {
 }
 
 fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
-    for setting in ["gateway", "dns", "limits"] {
+    for setting in ["gateway", "dns", "route", "ipv6", "ipv6-secret", "limits"] {
         if let Some(value) = arguments.setting(name, setting) {
             return Err(WiringError::Invalid {
                 name: format!("{name}.{setting}"),

@@ -91,9 +91,10 @@ fn turn(
         let sent = nic.poll_transmit(cx, &mut |buffer| {
             engine.poll_transmit(now, buffer).map(|transmit| Transmit {
                 len: transmit.len,
-                segmentation: transmit
-                    .mss
-                    .map(|mss| Segmentation { family: IpFamily::V4, mss: mss.get() }),
+                segmentation: transmit.mss.map(|mss| Segmentation {
+                    family: if transmit.is_ipv6 { IpFamily::V6 } else { IpFamily::V4 },
+                    mss: mss.get(),
+                }),
                 partial_checksum: transmit.partial_checksum.map(partial_checksum),
             })
         })?;

@@ -40,7 +40,9 @@ mod udp_socket;
 pub use crate::axum::PeerAddr;
 pub use driver::Driver;
 pub use fata_device::Keepalive;
-pub use fata_tcpip::{AddressConfig, ConfigError, Counters, Lease, Limits};
+pub use fata_tcpip::{
+    AddressConfig, ConfigError, Counters, Ipv6Config, Lease, Limits, StaticRoute,
+};
 pub use fata_tcpip::{SocketInfo, SocketOwner, SocketState, Traffic};
 pub use resolve::ResolverCounters;
 pub use stack::{BindAddress, Config, Stack};

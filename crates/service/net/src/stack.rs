@@ -13,10 +13,11 @@ use core::task::Poll;
 use core::time::Duration;
 use fata_device::{Nic, Sockets};
 use fata_tcpip::{
-    AddressConfig, ConfigError, Counters, Engine, Lease, Limits, MacAddress, SocketInfo,
+    AddressConfig, ConfigError, Counters, Engine, Instant, Ipv6Config, Lease, Limits, MacAddress,
+    SocketInfo, StaticRoute,
 };
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 /// How long connecting and sending wait for the stack's address: half a minute, in which a DHCP
@@ -31,6 +32,11 @@ const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 pub struct Config {
     /// Where the IPv4 address comes from. Default: DHCP.
     pub address: AddressConfig,
+    /// How IPv6 is spoken. Default: with addresses of what routers advertise. What the interface
+    /// takes off the stack is filled in from the interface.
+    pub ipv6: Ipv6Config,
+    /// Ways beside the interface's own subnets and routers. Default: none.
+    pub routes: Vec<StaticRoute>,
     /// Randomness from a cryptographic generator, other at each start.
     pub secret: [u8; 32],
     /// Ceilings of what peers and programs can make the stack hold.
@@ -38,11 +44,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// DHCP and the default limits. `secret` comes from a cryptographic generator and is another
+    /// DHCP, IPv6 from routers, and the default limits. `secret` comes from a cryptographic generator and is another
     /// one at each start: sequence numbers and ports are guessable for whoever knows it.
     pub fn new(secret: [u8; 32]) -> Self {
         Config {
             address: AddressConfig::Dhcp { hostname: None },
+            ipv6: Ipv6Config::default(),
+            routes: Vec::new(),
             secret,
             limits: Limits::default(),
         }
@@ -54,6 +62,8 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("address", &self.address)
+            .field("ipv6", &self.ipv6)
+            .field("routes", &self.routes)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -61,8 +71,8 @@ impl fmt::Debug for Config {
 
 /// Where to listen: a port, on every address of the stack, or an address and a port.
 ///
-/// Port 0 stands for any free one. An unspecified address (`0.0.0.0`) stands for every address of
-/// the stack.
+/// Port 0 stands for any free one. An unspecified address (`0.0.0.0`, `::`) stands for every
+/// address of the stack, of both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BindAddress {
     /// `None`: every address of the stack.
@@ -86,6 +96,12 @@ impl From<SocketAddr> for BindAddress {
 impl From<SocketAddrV4> for BindAddress {
     fn from(address: SocketAddrV4) -> Self {
         SocketAddr::V4(address).into()
+    }
+}
+
+impl From<SocketAddrV6> for BindAddress {
+    fn from(address: SocketAddrV6) -> Self {
+        SocketAddr::V6(address).into()
     }
 }
 
@@ -118,6 +134,16 @@ impl Stack {
             mac: MacAddress(nic.mac().0),
             mtu: nic.mtu(),
             address: config.address,
+            ipv6: Ipv6Config {
+                transmit_checksum_offload: offloads.transmit_checksum_ipv6,
+                segmented_frame_bytes_max: if offloads.segmentation_ipv6 {
+                    offloads.segmented_frame_bytes_max
+                } else {
+                    0
+                },
+                ..config.ipv6
+            },
+            routes: config.routes,
             secret: config.secret,
             transmit_checksum_offload: offloads.transmit_checksum,
             segmented_frame_bytes_max: if offloads.segmentation_ipv4 {
@@ -141,8 +167,8 @@ impl Stack {
         Stack(Kind::Sockets { sockets, bind }, Arc::default())
     }
 
-    /// Waits until the stack has an address: at once if it is static, after the first lease with
-    /// DHCP.
+    /// Waits until the stack has an address: at once if it is static and IPv4's, after the first
+    /// lease with DHCP; without IPv4, until an address of IPv6 is known to be no one else's.
     ///
     /// # Errors
     /// `NetworkDown` if the network interface failed.
@@ -152,9 +178,9 @@ impl Stack {
                 address
                     .wait(|| {
                         let state = shared.lock();
-                        match (state.check(), state.engine.lease()) {
+                        match (state.check(), state.engine.address()) {
                             (Err(error), _) => Poll::Ready(Err(error)),
-                            (Ok(()), Some(lease)) => Poll::Ready(Ok(lease.address.into())),
+                            (Ok(()), Some(address)) => Poll::Ready(Ok(address)),
                             (Ok(()), None) => Poll::Pending,
                         }
                     })
@@ -164,9 +190,39 @@ impl Stack {
         }
     }
 
-    /// [`ready`](Stack::ready), but not for ever.
-    async fn ready_soon(&self) -> io::Result<IpAddr> {
-        match tokio::time::timeout(ADDRESS_WAIT, self.ready()).await {
+    /// Waits while a way to `destination` may still come of what was asked: an address from a DHCP
+    /// server, or a router.
+    async fn await_way(&self, destination: IpAddr) -> io::Result<()> {
+        self.wait_while(|engine, now| engine.awaits_way(now, destination)).await
+    }
+
+    /// Waits while a name server may still come of what was asked.
+    async fn await_name_server(&self) -> io::Result<()> {
+        // Somewhere outside, in either family.
+        let outside = [
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        ];
+        self.wait_while(|engine, now| {
+            engine.dns().is_empty()
+                && outside.iter().any(|address| engine.awaits_way(now, *address))
+        })
+        .await
+    }
+
+    /// Waits while the engine awaits something, but not for ever.
+    async fn wait_while(&self, awaits: impl Fn(&Engine, Instant) -> bool) -> io::Result<()> {
+        let Kind::Engine { shared, address } = &self.0 else { return Ok(()) };
+        let way = address.wait(|| {
+            let now = shared.now();
+            let state = shared.lock();
+            match state.check() {
+                Err(error) => Poll::Ready(Err(error)),
+                Ok(()) if awaits(&state.engine, now) => Poll::Pending,
+                Ok(()) => Poll::Ready(Ok(())),
+            }
+        });
+        match tokio::time::timeout(ADDRESS_WAIT, way).await {
             Ok(result) => result,
             Err(_) => Err(io::Error::new(
                 ErrorKind::NetworkDown,
@@ -181,12 +237,30 @@ impl Stack {
     /// The stack's address, once it has one.
     pub fn address(&self) -> Option<IpAddr> {
         match &self.0 {
-            Kind::Engine { .. } => self.lease().map(|lease| lease.address.into()),
+            Kind::Engine { shared, .. } => shared.lock().engine.address(),
             Kind::Sockets { bind, .. } => Some(*bind),
         }
     }
 
-    /// The stack's address and what came with it. `None` without an address, and over the host's
+    /// The IPv6 addresses that the stack uses, with the lengths of their prefixes. Empty over the
+    /// host's sockets.
+    pub fn ipv6_addresses(&self) -> Vec<(Ipv6Addr, u8)> {
+        match &self.0 {
+            Kind::Engine { shared, .. } => shared.lock().engine.ipv6_addresses(),
+            Kind::Sockets { .. } => Vec::new(),
+        }
+    }
+
+    /// The name servers that the configuration, a DHCP server and IPv6's routers name. Empty over
+    /// the host's sockets.
+    pub fn dns(&self) -> Vec<IpAddr> {
+        match &self.0 {
+            Kind::Engine { shared, .. } => shared.lock().engine.dns(),
+            Kind::Sockets { .. } => Vec::new(),
+        }
+    }
+
+    /// The stack's IPv4 address and what came with it. `None` without an address, and over the host's
     /// sockets.
     pub fn lease(&self) -> Option<Lease> {
         match &self.0 {
@@ -243,7 +317,7 @@ impl Stack {
         let remote = remote.into();
         match &self.0 {
             Kind::Engine { shared, .. } => {
-                self.ready_soon()
+                self.await_way(remote.ip())
                     .await
                     .map_err(|why| error::cannot_connect(why.kind(), remote, why))?;
                 TcpStream::connect(shared, remote).await
@@ -347,12 +421,9 @@ impl Stack {
     /// The name servers to ask: those that came with the address, which is waited for, or the
     /// host's. At least one.
     pub(crate) async fn name_servers(&self) -> io::Result<Vec<SocketAddr>> {
-        self.ready_soon().await?;
-        let mut servers = match &self.0 {
-            Kind::Engine { .. } => {
-                let dns = self.lease().map(|lease| lease.dns).unwrap_or_default();
-                dns.into_iter().map(|address| resolve::server(address.into())).collect()
-            }
+        self.await_name_server().await?;
+        let mut servers: Vec<SocketAddr> = match &self.0 {
+            Kind::Engine { .. } => self.dns().into_iter().map(resolve::server).collect(),
             Kind::Sockets { sockets, .. } => sockets.name_servers(),
         };
         servers.retain(|server| !server.ip().is_unspecified());
@@ -377,7 +448,7 @@ impl Stack {
 
     /// Waits for the stack's address before sending to `destination`.
     pub(crate) async fn ready_to_send(&self, destination: SocketAddr) -> io::Result<()> {
-        self.ready_soon().await.map(drop).map_err(|why| {
+        self.await_way(destination.ip()).await.map_err(|why| {
             io::Error::new(why.kind(), format!("cannot send to {destination}: {why}"))
         })
     }

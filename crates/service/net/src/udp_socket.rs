@@ -73,7 +73,10 @@ impl UdpSocket {
         let sent = self.writable.wait(|| self.try_send_to(payload, destination)).await;
         match (&self.kind, sent) {
             (Kind::Engine { stack, .. }, Err(error))
-                if error.kind() == io::ErrorKind::NetworkDown =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NetworkDown | io::ErrorKind::NetworkUnreachable
+                ) =>
             {
                 stack.ready_to_send(destination).await?;
                 self.writable.wait(|| self.try_send_to(payload, destination)).await

@@ -5,6 +5,8 @@
 //! has [`FATA`] on the other end of the cable. Needs root and /dev/net/tun; without them each test
 //! says so and passes.
 
+#[path = "linux/ipv6.rs"]
+mod ipv6;
 mod support;
 
 use axum::Router;

@@ -1,37 +1,43 @@
-//! What comes from the wire: Ethernet, IPv4, ICMP, UDP, up to the sockets.
+//! What comes from the wire: Ethernet, IPv4, UDP, up to the sockets.
 //!
 //! Each step checks what it reads and drops, with a counter, what cannot be or is not for us.
 
 use super::{Engine, FrameChecksum};
-use crate::config::is_host_address;
-use crate::icmp::IcmpError;
-use crate::output::{Header, Packet, TIME_TO_LIVE};
-use crate::reassembly::{Expired, Fragment, QUOTE_MAX};
+use crate::config::{MacAddress, is_host_address};
+use crate::output::Packet;
+use crate::reassembly::Fragment;
 use crate::time::Instant;
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{self, Frame};
-use crate::wire::icmpv4::{self, Message};
+use crate::wire::icmpv4;
 use crate::wire::ipv4::{self, Options, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::wire::ipv6::PROTOCOL_ICMPV6;
 use crate::wire::{dhcp, udp};
 use core::num::NonZeroU16;
 use std::net::{IpAddr, SocketAddr};
 
 /// A datagram that is whole and for us.
 #[derive(Clone, Copy)]
-struct Received<'a> {
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    /// The IP header, for an ICMP error to quote.
-    header: &'a [u8],
-    payload: &'a [u8],
+pub(super) struct Received<'a> {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) protocol: u8,
+    /// The IP header, extensions included, for an ICMP error to quote.
+    pub(super) header: &'a [u8],
+    pub(super) payload: &'a [u8],
     /// What is known of the transport's checksum.
-    checksum: FrameChecksum,
+    pub(super) checksum: FrameChecksum,
     /// Several TCP segments in one, with so much payload each.
-    mss: Option<NonZeroU16>,
+    pub(super) mss: Option<NonZeroU16>,
+    /// Who sent the frame.
+    pub(super) link_source: MacAddress,
+    /// Where in `header` the protocol stands; only for IPv6.
+    pub(super) protocol_field: usize,
+    /// It came in fragments.
+    pub(super) is_fragmented: bool,
     /// The datagram, or the frame that brought it, was for more than us: nothing may be answered
     /// with an error (RFC 1122 §3.2.2).
-    is_broadcast: bool,
+    pub(super) is_broadcast: bool,
 }
 
 impl Engine {
@@ -63,7 +69,8 @@ impl Engine {
             return;
         }
         match frame.ethertype {
-            ethernet::TYPE_IPV4 => self.handle_ipv4(now, frame.payload, !is_ours, checksum, mss),
+            ethernet::TYPE_IPV4 => self.handle_ipv4(now, &frame, !is_ours, checksum, mss),
+            ethernet::TYPE_IPV6 => self.handle_ipv6(now, &frame, !is_ours, checksum, mss),
             ethernet::TYPE_ARP => self.handle_arp(now, frame.payload),
             _ => self.counters.dropped_ethernet_type += 1,
         }
@@ -72,12 +79,13 @@ impl Engine {
     fn handle_ipv4(
         &mut self,
         now: Instant,
-        bytes: &[u8],
+        frame: &Frame<'_>,
         is_group_frame: bool,
         checksum: FrameChecksum,
         mss: Option<NonZeroU16>,
     ) {
-        let Some(packet) = ipv4::Packet::parse(bytes) else {
+        let link_source = frame.source;
+        let Some(packet) = ipv4::Packet::parse(frame.payload) else {
             self.counters.dropped_ipv4_malformed += 1;
             return;
         };
@@ -138,6 +146,9 @@ impl Engine {
                 // What the device says of a fragment says nothing of the datagram (RFC 4963).
                 checksum: FrameChecksum::Unverified,
                 mss: None,
+                link_source,
+                protocol_field: 0,
+                is_fragmented: true,
                 is_broadcast,
             };
             self.handle_datagram(now, received);
@@ -150,6 +161,9 @@ impl Engine {
                 payload: packet.payload(),
                 checksum,
                 mss,
+                link_source,
+                protocol_field: 0,
+                is_fragmented: false,
                 is_broadcast,
             };
             self.handle_datagram(now, received);
@@ -206,17 +220,25 @@ impl Engine {
                 payload: &payload,
                 checksum: FrameChecksum::Blank,
                 mss,
+                link_source: self.mac,
+                protocol_field: crate::wire::ipv6::NEXT_HEADER_FIELD,
+                is_fragmented: false,
                 is_broadcast: false,
             };
             self.handle_datagram(now, received);
         }
     }
 
-    fn handle_datagram(&mut self, now: Instant, received: Received<'_>) {
+    pub(super) fn handle_datagram(&mut self, now: Instant, received: Received<'_>) {
         match received.protocol {
             PROTOCOL_TCP => self.handle_tcp(now, received),
             PROTOCOL_UDP => self.handle_udp(now, received),
-            PROTOCOL_ICMP => self.handle_icmp(now, received),
+            PROTOCOL_ICMP if received.source.is_ipv4() => self.handle_icmp(now, received),
+            PROTOCOL_ICMPV6 if received.source.is_ipv6() => self.handle_icmpv6(now, received),
+            _ if received.source.is_ipv6() => {
+                self.counters.dropped_ipv6_header += 1;
+                self.answer_unknown_protocol_v6(now, received);
+            }
             _ => {
                 self.counters.dropped_ipv4_protocol += 1;
                 self.answer_unreachable(now, received, icmpv4::CODE_PROTOCOL_UNREACHABLE);
@@ -238,7 +260,9 @@ impl Engine {
                 return;
             }
         }
-        self.tcp.handle_segment(now, source, destination, payload, received.mss);
+        if self.tcp.handle_segment(now, source, destination, payload, received.mss) {
+            self.confirm(now, source);
+        }
     }
 
     fn handle_udp(&mut self, now: Instant, received: Received<'_>) {
@@ -246,15 +270,20 @@ impl Engine {
             self.counters.dropped_udp_malformed += 1;
             return;
         };
-        if received.checksum == FrameChecksum::Unverified
-            && !datagram.checksum_is_valid(received.source, received.destination)
+        // RFC 8200 §8.1: over IPv6 there must be one, whatever a device says of it.
+        let lacks_sum = received.source.is_ipv6()
+            && received.checksum != FrameChecksum::Blank
+            && datagram.has_no_checksum();
+        if lacks_sum
+            || received.checksum == FrameChecksum::Unverified
+                && !datagram.checksum_is_valid(received.source, received.destination)
         {
             self.counters.dropped_udp_checksum += 1;
             return;
         }
         let source = SocketAddr::new(received.source, datagram.source_port);
         let destination = SocketAddr::new(received.destination, datagram.destination_port);
-        if self.dhcp.is_some() && destination.port() == dhcp::CLIENT_PORT {
+        if self.dhcp.is_some() && destination.is_ipv4() && destination.port() == dhcp::CLIENT_PORT {
             match source.port() {
                 dhcp::SERVER_PORT => self.handle_dhcp(now, datagram.payload),
                 _ => self.counters.dropped_dhcp += 1,
@@ -270,137 +299,7 @@ impl Engine {
         );
         if !is_taken {
             self.counters.dropped_udp_no_port += 1;
-            self.answer_unreachable(now, received, icmpv4::CODE_PORT_UNREACHABLE);
+            self.answer_port_unreachable(now, received);
         }
-    }
-
-    fn handle_icmp(&mut self, now: Instant, received: Received<'_>) {
-        let Some(message) = Message::parse(received.payload) else {
-            self.counters.dropped_icmp_malformed += 1;
-            return;
-        };
-        // Devices know TCP's and UDP's sums, not this one.
-        if !message.checksum_is_valid() {
-            self.counters.dropped_icmp_checksum += 1;
-            return;
-        }
-        if (message.kind, message.code) == (icmpv4::ECHO_REQUEST, 0) {
-            self.answer_echo(now, received, &message);
-        } else if let Some(error) = IcmpError::from_message(&message) {
-            self.handle_icmp_error(now, error, received, &message);
-        } else {
-            self.counters.dropped_icmp_type += 1;
-        }
-    }
-
-    /// RFC 1122 §3.2.2.6: the reply carries what the request did.
-    fn answer_echo(&mut self, now: Instant, received: Received<'_>, message: &Message<'_>) {
-        if received.is_broadcast {
-            self.counters.dropped_icmp_broadcast += 1;
-        } else if !self.icmp.allow_echo_reply(now) {
-            self.counters.icmp_echo_replies_limited += 1;
-        } else {
-            let payload = icmpv4::to_bytes(icmpv4::ECHO_REPLY, 0, message.word, message.body);
-            if self.queue_icmp(received.destination, received.source, payload) {
-                self.counters.icmp_echo_replies_sent += 1;
-            }
-        }
-    }
-
-    /// Passes an error on to the flow of ours that it quotes, if it does (RFC 5927 §4.1).
-    fn handle_icmp_error(
-        &mut self,
-        now: Instant,
-        error: IcmpError,
-        received: Received<'_>,
-        message: &Message<'_>,
-    ) {
-        let quoted = ipv4::Packet::parse_quoted(message.body)
-            // Only the first fragment has ports, and only what we sent is our business.
-            .filter(|quoted| quoted.fragment_offset() == 0)
-            .filter(|quoted| quoted.source() == received.destination && !received.is_broadcast)
-            .filter(|quoted| quoted.payload().len() >= 8);
-        let is_matched = quoted.is_some_and(|quoted| match quoted.protocol() {
-            PROTOCOL_TCP => {
-                self.tcp.handle_icmp_error(
-                    now,
-                    error,
-                    quoted.source().into(),
-                    quoted.destination().into(),
-                    quoted.payload(),
-                );
-                true
-            }
-            // Our UDP sockets have no peer, so that no error can be theirs (RFC 1122 §4.1.3.3).
-            PROTOCOL_UDP => self.udp.has_receiver(SocketAddr::new(
-                quoted.source().into(),
-                u16::from_be_bytes([quoted.payload()[0], quoted.payload()[1]]),
-            )),
-            _ => false,
-        });
-        if is_matched {
-            self.counters.icmp_errors_received += 1;
-        } else {
-            self.counters.dropped_icmp_unmatched += 1;
-        }
-    }
-
-    /// Sends Destination Unreachable, if that is allowed (RFC 1122 §3.2.2).
-    fn answer_unreachable(&mut self, now: Instant, received: Received<'_>, code: u8) {
-        if received.is_broadcast {
-            return;
-        }
-        let len = received.payload.len().min(QUOTE_MAX.saturating_sub(received.header.len()));
-        let mut quote = received.header.to_vec();
-        quote.extend(&received.payload[..len]);
-        let kind = icmpv4::DESTINATION_UNREACHABLE;
-        self.send_icmp_error(now, received.destination, received.source, (kind, code), &quote);
-    }
-
-    /// Sends Time Exceeded for a datagram that stayed incomplete, if its first fragment came (RFC
-    /// 1122 §3.3.2).
-    pub(super) fn report_expired_datagram(&mut self, now: Instant, expired: &Expired) {
-        let is_ours = self.lease.as_ref().is_some_and(|lease| lease.address == expired.destination);
-        // Byte 9 of a header is the protocol: no error about what may be an error.
-        let protocol = expired.quote.get(9).copied();
-        if is_ours && protocol.is_some_and(|protocol| protocol != PROTOCOL_ICMP) {
-            let kind = (icmpv4::TIME_EXCEEDED, icmpv4::CODE_REASSEMBLY);
-            self.send_icmp_error(now, expired.destination, expired.source, kind, &expired.quote);
-        }
-    }
-
-    fn send_icmp_error(
-        &mut self,
-        now: Instant,
-        source: IpAddr,
-        destination: IpAddr,
-        (kind, code): (u8, u8),
-        quote: &[u8],
-    ) {
-        if !self.icmp.allow_error(now, destination) {
-            self.counters.icmp_errors_limited += 1;
-            return;
-        }
-        if self.queue_icmp(source, destination, icmpv4::to_bytes(kind, code, [0; 4], quote)) {
-            self.counters.icmp_errors_sent += 1;
-        }
-    }
-
-    /// Queues an ICMP message; false if there is no room.
-    fn queue_icmp(&mut self, source: IpAddr, destination: IpAddr, payload: Vec<u8>) -> bool {
-        let identification = self.identifications.next(source, destination, PROTOCOL_ICMP);
-        let header = Header {
-            source,
-            destination,
-            protocol: PROTOCOL_ICMP,
-            hop_limit: TIME_TO_LIVE,
-            identification,
-            dont_fragment: false,
-        };
-        let has_room = self.replies.push(Packet::new(header, payload));
-        if !has_room {
-            self.counters.dropped_reply_queue += 1;
-        }
-        has_room
     }
 }

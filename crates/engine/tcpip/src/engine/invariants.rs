@@ -9,8 +9,16 @@ impl Engine {
     pub(crate) fn check(&self, limits: &Limits) {
         let counters = self.counters();
         let is_within = |value: u64, limit: usize| value <= limit as u64;
-        assert!(is_within(counters.neighbours, limits.neighbours));
-        assert!(is_within(counters.neighbour_parked_bytes, limits.neighbour_parked_bytes));
+        let ipv6 = self.ipv6.as_ref();
+        let families = [Some(self.neighbours.gauges()), ipv6.map(|ipv6| ipv6.neighbours.gauges())];
+        for (neighbours, parked_bytes) in families.into_iter().flatten() {
+            assert!(neighbours <= limits.neighbours);
+            assert!(parked_bytes <= limits.neighbour_parked_bytes);
+        }
+        assert!(is_within(counters.ipv6_routers, limits.ipv6_routers));
+        assert!(is_within(counters.ipv6_prefixes, limits.ipv6_prefixes));
+        assert!(is_within(counters.ipv6_addresses, limits.ipv6_addresses));
+        assert!(is_within(counters.path_mtus, limits.path_mtus));
         assert!(is_within(counters.reassembly_bytes, limits.reassembly_bytes));
         assert!(is_within(counters.reassembly_datagrams, limits.reassembly_datagrams));
         let udp = counters.udp_sockets as usize

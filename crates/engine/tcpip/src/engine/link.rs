@@ -19,7 +19,7 @@ impl Engine {
         let IpAddr::V4(address) = address else { return false };
         mac.is_unicast()
             && mac != self.mac
-            && self.route(address.into()) == Route::Neighbour(address.into())
+            && self.route(now, address.into()) == Route::Neighbour(address.into())
             && self.neighbours.learn(now, address, mac, true)
     }
 

@@ -4,7 +4,7 @@ use super::Engine;
 use super::transmit::Route;
 use crate::config::is_host_address;
 use crate::error::{BindError, ConnectError, ListenError, SendError, TcpError};
-use crate::output::{Header, Packet, TIME_TO_LIVE};
+use crate::output::{Header, Packet};
 use crate::socket::{Accepted, Datagram, Keepalive, ListenerId, TcpId, TcpStatus, UdpId};
 use crate::time::Instant;
 use crate::wire::ipv4::PROTOCOL_UDP;
@@ -31,7 +31,17 @@ impl Engine {
     fn is_ours(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.lease.as_ref().is_some_and(|l| l.address == address),
-            IpAddr::V6(_) => false,
+            IpAddr::V6(address) => {
+                self.ipv6.as_ref().is_some_and(|ipv6| ipv6.addresses.is_ours(address))
+            }
+        }
+    }
+
+    /// True if the interface has, or may get, an address of `address`'s family.
+    fn speaks(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self.dhcp.is_some() || self.lease.is_some(),
+            IpAddr::V6(_) => self.ipv6.is_some(),
         }
     }
 
@@ -41,13 +51,16 @@ impl Engine {
     }
 
     /// The address that a packet to `destination` is sent from: for IPv4 there is one choice (RFC
-    /// 1122 §3.3.4.3).
-    fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
+    /// 1122 §3.3.4.3), for IPv6 RFC 6724 chooses.
+    pub(super) fn source_for(&self, now: Instant, destination: IpAddr) -> Option<IpAddr> {
         match destination {
             IpAddr::V4(address) if address.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(address) if address.is_loopback() => Some(Ipv6Addr::LOCALHOST.into()),
             IpAddr::V4(_) => self.lease.as_ref().map(|lease| lease.address.into()),
-            IpAddr::V6(_) => None,
+            IpAddr::V6(address) => {
+                let ipv6 = self.ipv6.as_ref()?;
+                ipv6.addresses.source_for(now, address).map(IpAddr::V6)
+            }
         }
     }
 }
@@ -98,8 +111,12 @@ impl Engine {
         if !is_host(address) || remote.port() == 0 {
             return Err(ConnectError::BadAddress(remote));
         }
-        let local = self.source_for(address).ok_or(ConnectError::NoAddress)?;
-        match self.route(address) {
+        let no_source = || match self.speaks(address) {
+            true => ConnectError::NoAddress,
+            false => ConnectError::NoRoute(remote),
+        };
+        let local = self.source_for(now, address).ok_or_else(no_source)?;
+        match self.route(now, address) {
             Route::Neighbour(_) | Route::Loopback => self.tcp.connect(now, local, remote),
             // RFC 9293 §3.9.2.3 (MUST-46): not to a broadcast address.
             Route::Group(_) => Err(ConnectError::BadAddress(remote)),
@@ -225,7 +242,7 @@ impl Engine {
     /// [`SendError`], if it cannot be sent at all.
     pub fn udp_send(
         &mut self,
-        _now: Instant,
+        now: Instant,
         id: UdpId,
         destination: SocketAddr,
         payload: &[u8],
@@ -242,16 +259,20 @@ impl Engine {
             return Err(SendError::TooLong { len: payload.len() });
         }
         let source = match local.ip() {
-            ip if ip.is_unspecified() => self.source_for(address).ok_or(SendError::NoAddress)?,
+            ip if ip.is_unspecified() => match self.source_for(now, address) {
+                Some(source) => source,
+                None if self.speaks(address) => return Err(SendError::NoAddress),
+                None => return Err(SendError::NoRoute(destination)),
+            },
             // What is bound to the loopback address stays inside, and nothing else goes there.
-            ip if ip.is_loopback() != (self.route(address) == Route::Loopback) => {
+            ip if ip.is_loopback() != (self.route(now, address) == Route::Loopback) => {
                 return Err(SendError::NoRoute(destination));
             }
             ip if ip.is_ipv4() != address.is_ipv4() => return Err(SendError::NoRoute(destination)),
             ip if !self.is_bindable(ip) => return Err(SendError::NoAddress),
             ip => ip,
         };
-        if self.route(address) == Route::None {
+        if self.route(now, address) == Route::None {
             return Err(SendError::NoRoute(destination));
         }
         let len = udp::HEADER_LEN + payload.len();
@@ -266,7 +287,7 @@ impl Engine {
             destination: address,
             protocol: PROTOCOL_UDP,
             // RFC 1112 §6.1: what goes to a group stays on the link unless asked otherwise.
-            hop_limit: if address.is_multicast() { 1 } else { TIME_TO_LIVE },
+            hop_limit: if address.is_multicast() { 1 } else { self.hop_limit(address) },
             // Drawn when it is sent.
             identification: 0,
             dont_fragment: false,

@@ -1,18 +1,18 @@
 //! What goes to the wire: routing, neighbours, checksums, frames.
 //!
-//! The order is what keeps the stack alive when the device is slow: ARP first, because everything
+//! The order is what keeps the stack alive when the device is slow: ARP and NDP first, because all
 //! waits for it; then what has been waiting; then replies, which are limited in rate; then TCP and
 //! UDP in turns.
 
-use super::{Engine, PartialChecksum, Transmit};
+use super::{Engine, Fragmenting, PartialChecksum, Transmit};
 use crate::config::{Lease, MacAddress};
 use crate::dhcp::Message;
 use crate::output::{Header, Packet, TIME_TO_LIVE, ip_header_len, payload_start};
 use crate::time::Instant;
 use crate::wire::checksum::Sum;
 use crate::wire::ipv4::{PROTOCOL_TCP, PROTOCOL_UDP};
-use crate::wire::{dhcp, ethernet, udp};
-use std::net::{IpAddr, Ipv4Addr};
+use crate::wire::{dhcp, ethernet, ndp, udp};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where TCP's checksum stands in its header (RFC 9293 §3.1).
 const TCP_CHECKSUM_OFFSET: usize = 16;
@@ -41,7 +41,7 @@ fn multicast_mac(address: Ipv4Addr) -> MacAddress {
     MacAddress([0x01, 0x00, 0x5e, b & 0x7f, c, d])
 }
 
-/// Where a packet to `destination` goes next.
+/// Where a packet to `destination` goes next, if it is not said by a configured route.
 fn route(lease: Option<&Lease>, destination: Ipv4Addr) -> Route {
     if destination.is_loopback() {
         return Route::Loopback;
@@ -65,10 +65,72 @@ fn route(lease: Option<&Lease>, destination: Ipv4Addr) -> Route {
 
 impl Engine {
     /// Where a packet to `destination` goes next.
-    pub(super) fn route(&self, destination: IpAddr) -> Route {
+    pub(super) fn route(&self, now: Instant, destination: IpAddr) -> Route {
         match destination {
-            IpAddr::V4(destination) => route(self.lease.as_ref(), destination),
-            IpAddr::V6(_) => Route::None,
+            IpAddr::V4(address) => {
+                let lease = self.lease.as_ref();
+                let is_on_link = |lease: &Lease| {
+                    address.is_multicast() || address.is_broadcast() || lease.is_on_link(address)
+                };
+                match (lease, route(lease, address)) {
+                    // What goes to a router goes to the one of the longest prefix.
+                    (Some(lease), Route::Neighbour(_) | Route::None)
+                        if !is_on_link(lease) && !address.is_loopback() =>
+                    {
+                        let can_reach = |gateway| match gateway {
+                            IpAddr::V4(gateway) => {
+                                lease.is_on_link(gateway) && gateway != lease.address
+                            }
+                            IpAddr::V6(_) => false,
+                        };
+                        let default = lease.gateway.map(IpAddr::V4);
+                        let found = self.routes.lookup(now, destination, default, can_reach);
+                        found.map_or(Route::None, Route::Neighbour)
+                    }
+                    (_, route) => route,
+                }
+            }
+            IpAddr::V6(address) => self.route_v6(now, address),
+        }
+    }
+
+    /// Conceptual sending (RFC 4861 §5.2).
+    fn route_v6(&self, now: Instant, destination: Ipv6Addr) -> Route {
+        if destination.is_loopback() {
+            return Route::Loopback;
+        }
+        let Some(ipv6) = &self.ipv6 else { return Route::None };
+        if destination.is_multicast() {
+            return Route::Group(ndp::group_mac(destination));
+        }
+        if ipv6.addresses.is_ours(destination) {
+            return Route::Loopback;
+        }
+        if ipv6.is_on_link(now, destination) {
+            return Route::Neighbour(destination.into());
+        }
+        let default = ipv6.routers.default_router(now).map(IpAddr::V6);
+        let can_reach = |gateway| match gateway {
+            IpAddr::V6(gateway) => ipv6.is_on_link(now, gateway),
+            IpAddr::V4(_) => false,
+        };
+        let found = self.routes.lookup(now, destination.into(), default, can_reach);
+        found.map_or(Route::None, Route::Neighbour)
+    }
+
+    /// The largest packet of `destination`'s family on the link, in bytes.
+    pub(super) fn link_mtu(&self, destination: IpAddr) -> usize {
+        match (destination, &self.ipv6) {
+            (IpAddr::V6(_), Some(ipv6)) => ipv6.mtu(),
+            _ => self.mtu,
+        }
+    }
+
+    /// Time to live, or hop limit, of what we send.
+    pub(super) fn hop_limit(&self, destination: IpAddr) -> u8 {
+        match (destination, &self.ipv6) {
+            (IpAddr::V6(_), Some(ipv6)) => ipv6.hop_limit(),
+            _ => TIME_TO_LIVE,
         }
     }
 
@@ -76,7 +138,7 @@ impl Engine {
     fn lookup(&mut self, now: Instant, neighbour: IpAddr) -> Option<MacAddress> {
         match neighbour {
             IpAddr::V4(address) => self.neighbours.lookup(now, address),
-            IpAddr::V6(_) => None,
+            IpAddr::V6(address) => self.ipv6.as_mut()?.neighbours.lookup(now, address),
         }
     }
 
@@ -86,14 +148,21 @@ impl Engine {
             IpAddr::V4(address) => {
                 self.neighbours.park(now, address, packet, &mut self.counters);
             }
-            IpAddr::V6(_) => {}
+            IpAddr::V6(address) => {
+                if let Some(ipv6) = &mut self.ipv6 {
+                    ipv6.neighbours.park(now, address, packet, &mut self.counters);
+                }
+            }
         }
         self.report_failed_neighbours(now);
     }
 
     /// True if the device finishes checksums of `address`'s family.
     fn has_checksum_offload(&self, address: IpAddr) -> bool {
-        address.is_ipv4() && self.transmit_checksum_offload
+        match address {
+            IpAddr::V4(_) => self.transmit_checksum_offload,
+            IpAddr::V6(_) => self.transmit_checksum_offload_ipv6,
+        }
     }
 
     /// Writes the next frame into `buffer`, which must have at least `14 + mtu` bytes and
@@ -109,14 +178,16 @@ impl Engine {
     }
 
     fn transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
-        if let Some(transmit) = self.transmit_arp(buffer) {
+        if let Some(transmit) = self.transmit_discovery(now, buffer) {
             return Some(transmit);
         }
-        if let Some((to, packet, offset)) = self.fragmenting.take() {
-            return Some(self.write(to, packet, offset, buffer));
+        if let Some(fragmenting) = self.fragmenting.take() {
+            return Some(self.write_from(fragmenting, buffer));
         }
-        if let Some((to, packet)) = self.neighbours.take_ready() {
-            return Some(self.write(to, packet, 0, buffer));
+        let ready = self.neighbours.take_ready();
+        let ready = ready.or_else(|| self.ipv6.as_mut().and_then(|v6| v6.neighbours.take_ready()));
+        if let Some((to, packet)) = ready {
+            return Some(self.write(now, to, packet, buffer));
         }
         while let Some(packet) = self.replies.pop() {
             if let Some(transmit) = self.send(now, packet, buffer) {
@@ -140,10 +211,20 @@ impl Engine {
                 return outcome;
             }
             // A packet may have gone to a neighbour that must be asked for first.
-            if let Some(transmit) = self.transmit_arp(buffer) {
+            if let Some(transmit) = self.transmit_discovery(now, buffer) {
                 return Some(transmit);
             }
         }
+    }
+
+    /// Writes the next frame with which neighbours find each other.
+    fn transmit_discovery(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
+        if let Some(transmit) = self.transmit_arp(buffer) {
+            return Some(transmit);
+        }
+        let (to, packet) = self.ipv6.as_mut()?.poll_transmit(now, &mut self.counters)?;
+        let (len, _) = packet.write(self.mac, to, self.mtu, 0, buffer);
+        Some(Transmit { is_ipv6: true, ..Transmit::complete(len) })
     }
 
     /// Takes a packet from UDP or TCP. `None`: there is none; `Some(None)`: it waits for a
@@ -163,9 +244,10 @@ impl Engine {
         packet.header.identification = self.identifications.next(source, destination, protocol);
         self.counters.udp_sent += 1;
         let len = packet.payload.len();
-        let is_one_frame = ip_header_len(destination) + len <= self.mtu;
+        let mtu = self.mtu_of(now, &packet);
+        let is_one_frame = ip_header_len(destination) + len <= mtu;
         if self.has_checksum_offload(destination) && is_one_frame {
-            let to = match self.route(destination) {
+            let to = match self.route(now, destination) {
                 Route::Group(mac) => Some(mac),
                 Route::Neighbour(next) => self.lookup(now, next),
                 Route::Loopback | Route::None => None,
@@ -174,7 +256,7 @@ impl Engine {
                 let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_UDP, len).partial();
                 let field = udp::CHECKSUM_OFFSET..udp::HEADER_LEN;
                 packet.payload[field].copy_from_slice(&sum.to_be_bytes());
-                let mut transmit = self.write(to, packet, 0, buffer);
+                let mut transmit = self.write(now, to, packet, buffer);
                 transmit.partial_checksum =
                     Some(partial_checksum(destination, udp::CHECKSUM_OFFSET));
                 return Some(Some(transmit));
@@ -194,12 +276,12 @@ impl Engine {
             source,
             destination,
             protocol: PROTOCOL_TCP,
-            hop_limit: TIME_TO_LIVE,
+            hop_limit: self.hop_limit(destination),
             // Atomic: never fragmented, so that it needs no identification (RFC 6864 §4.1).
             identification: 0,
             dont_fragment: true,
         };
-        let to = match self.route(destination) {
+        let to = match self.route(now, destination) {
             Route::Neighbour(next) => match self.lookup(now, next) {
                 Some(to) => to,
                 None => {
@@ -218,7 +300,7 @@ impl Engine {
                 return Some(None);
             }
             Route::Group(_) | Route::None => {
-                self.counters.dropped_ipv4_no_route += 1;
+                self.counters.dropped_ip_no_route += 1;
                 return Some(None);
             }
         };
@@ -231,7 +313,8 @@ impl Engine {
         };
         header.write(self.mac, to, out.len, 0, false, buffer);
         self.counters.tcp_large_frames_sent += u64::from(out.mss.is_some());
-        Some(Some(Transmit { len: start + out.len, partial_checksum, mss: out.mss }))
+        let (len, is_ipv6) = (start + out.len, destination.is_ipv6());
+        Some(Some(Transmit { len, partial_checksum, mss: out.mss, is_ipv6 }))
     }
 
     fn next_dhcp(&mut self, now: Instant) -> Option<Packet> {
@@ -252,13 +335,13 @@ impl Engine {
 
     /// Sends a packet on its way; `None` if no frame comes of it now.
     fn send(&mut self, now: Instant, packet: Packet, buffer: &mut [u8]) -> Option<Transmit> {
-        let to = match self.route(packet.header.destination) {
+        let to = match self.route(now, packet.header.destination) {
             Route::Group(to) => to,
             Route::Neighbour(next) => match self.lookup(now, next) {
                 Some(to) => to,
                 None => {
                     self.park(now, next, packet);
-                    return self.transmit_arp(buffer);
+                    return self.transmit_discovery(now, buffer);
                 }
             },
             Route::Loopback => {
@@ -266,11 +349,11 @@ impl Engine {
                 return None;
             }
             Route::None => {
-                self.counters.dropped_ipv4_no_route += 1;
+                self.counters.dropped_ip_no_route += 1;
                 return None;
             }
         };
-        Some(self.write(to, packet, 0, buffer))
+        Some(self.write(now, to, packet, buffer))
     }
 
     fn loop_back(&mut self, packet: Packet) {
@@ -281,15 +364,33 @@ impl Engine {
         }
     }
 
-    /// Writes a packet, or the next fragment of it, as a frame.
+    /// The most bytes of `packet`'s frames, without Ethernet's header: those of the path, unless it
+    /// is never to be fragmented.
+    fn mtu_of(&self, now: Instant, packet: &Packet) -> usize {
+        let destination = packet.header.destination;
+        let link_mtu = self.link_mtu(destination);
+        if packet.header.dont_fragment {
+            return link_mtu;
+        }
+        self.tcp.path_mtus().get(now, destination, link_mtu)
+    }
+
+    /// Writes a packet, or the first fragment of it, as a frame.
     fn write(
         &mut self,
+        now: Instant,
         to: MacAddress,
         packet: Packet,
-        offset: usize,
         buffer: &mut [u8],
     ) -> Transmit {
-        let (len, next) = packet.write(self.mac, to, self.mtu, offset, buffer);
+        let mtu = self.mtu_of(now, &packet);
+        self.write_from(Fragmenting { to, packet, mtu, offset: 0 }, buffer)
+    }
+
+    /// Writes a packet, or the next fragment of it, as a frame.
+    fn write_from(&mut self, fragmenting: Fragmenting, buffer: &mut [u8]) -> Transmit {
+        let Fragmenting { to, packet, mtu, offset } = fragmenting;
+        let (len, next) = packet.write(self.mac, to, mtu, offset, buffer);
         if next.is_some() || offset > 0 {
             self.counters.fragments_sent += 1;
         }
@@ -297,8 +398,8 @@ impl Engine {
         let destination = packet.header.destination;
         let partial_checksum = mss.map(|_| partial_checksum(destination, TCP_CHECKSUM_OFFSET));
         self.counters.tcp_large_frames_sent += u64::from(mss.is_some());
-        self.fragmenting = next.map(|next| (to, packet, next));
-        Transmit { len, partial_checksum, mss }
+        self.fragmenting = next.map(|offset| Fragmenting { to, packet, mtu, offset });
+        Transmit { len, partial_checksum, mss, is_ipv6: destination.is_ipv6() }
     }
 }
 

@@ -16,7 +16,7 @@ use core::num::NonZeroU16;
 
 impl Tcp {
     /// Takes a segment, or with `mss` several in one. Its checksum was verified, and both addresses
-    /// are hosts'.
+    /// are hosts'. True if it shows that the peer receives what we send (RFC 4861 §7.3.1).
     pub(crate) fn handle_segment(
         &mut self,
         now: Instant,
@@ -24,11 +24,11 @@ impl Tcp {
         destination: IpAddr,
         segment: &[u8],
         mss: Option<NonZeroU16>,
-    ) {
+    ) -> bool {
         let Ok(mut segment) = Segment::parse(segment) else {
             self.shared.counters.tcp_segments_received += 1;
             self.shared.counters.dropped_tcp_malformed += 1;
-            return;
+            return false;
         };
         segment.mss = mss;
         let count = segment.count();
@@ -42,20 +42,25 @@ impl Tcp {
         };
         if tuple.local_port == 0 || tuple.remote_port == 0 {
             self.shared.counters.dropped_tcp_malformed += 1;
-            return;
+            return false;
         }
         let (hash, target) = self.find(&tuple);
         match target {
             Some(Target::Connection(index)) => {
+                let mut has_progress = false;
                 if let Some(connection) = self.connections.get_mut(index) {
+                    let before = connection.progress();
                     connection.on_segment(now, &segment, &mut self.shared);
+                    has_progress = connection.progress() != before;
                 }
                 self.settle(now, index);
+                return has_progress;
             }
             Some(Target::HalfOpen(index)) => self.on_half_open(now, index, &segment),
             Some(Target::TimeWait(index)) => self.on_time_wait(now, index, &segment),
             None => self.on_unmatched(now, tuple, hash, &segment),
         }
+        false
     }
 
     /// A segment of no connection: for a listener (RFC 9293 §3.10.7.2) or for nobody (§3.10.7.1).
@@ -281,7 +286,8 @@ impl Tcp {
         if let Some(index) = half_open {
             self.remove_half_open(index);
         }
-        let connection = Connection::accept(now, handshake, &self.shared);
+        let mut connection = Connection::accept(now, handshake, &self.shared);
+        connection.limit_to_path(self.shared.path_mss(now, &handshake.tuple));
         let (index, generation) = self.connections.insert(Box::new(connection));
         self.demux.insert(handshake.hash, Target::Connection(index));
         if let Some(listener) = self.listeners.get_mut(handshake.listener) {

@@ -89,7 +89,9 @@ impl Tcp {
         let hash = self.demux.hash(&tuple);
         let iss = self.origins.sequence(&tuple, now);
         let timestamp_offset = self.origins.timestamp(&tuple);
-        let connection = Connection::open(now, tuple, hash, iss, timestamp_offset, &self.shared);
+        let mut connection =
+            Connection::open(now, tuple, hash, iss, timestamp_offset, &self.shared);
+        connection.limit_to_path(self.shared.path_mss(now, &tuple));
         let (index, generation) = self.connections.insert(Box::new(connection));
         self.demux.insert(hash, Target::Connection(index));
         self.shared.counters.tcp_opened_active += 1;

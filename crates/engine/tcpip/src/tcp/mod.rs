@@ -56,6 +56,7 @@ use crate::counters::Counters;
 use crate::error::TcpError;
 use crate::event::{Event, Events};
 use crate::icmp::IcmpError;
+use crate::path_mtu::PathMtus;
 use crate::secret::{Keys, Purpose, Random};
 use crate::socket::TcpId;
 use crate::time::Instant;
@@ -81,10 +82,15 @@ const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// How often, at most, such a connection is looked for: it takes a look at all of them.
 const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Peers that are named silent at once. Each is named again at its next timeout.
+const SILENT_MAX: usize = 64;
+
 /// What every connection goes by.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     mtu: usize,
+    /// What routers made of it for IPv6.
+    mtu_ipv6: usize,
     /// Bytes of TCP header and payload that fit into a frame that the device cuts, over IPv4; 0 if
     /// it cuts none.
     large_segment_bytes: usize,
@@ -106,6 +112,7 @@ impl Settings {
         let receive_bytes = limits.tcp_receive_bytes;
         Settings {
             mtu,
+            mtu_ipv6: mtu,
             large_segment_bytes,
             large_segment_bytes_ipv6: 0,
             receive_bytes,
@@ -131,8 +138,13 @@ impl Settings {
 
     /// The largest segment that the link takes (RFC 9293 §3.7.1): MTU without fixed headers.
     fn mss(&self, tuple: &Tuple) -> u16 {
-        let headers = if tuple.remote.is_ipv4() { 40 } else { 60 };
-        self.mtu.saturating_sub(headers).clamp(1, 65_495) as u16
+        let (mtu, headers) = self.mtu_and_headers(tuple);
+        mtu.saturating_sub(headers).clamp(1, 65_495) as u16
+    }
+
+    /// The link's MTU for the tuple's family, and the length of both fixed headers.
+    fn mtu_and_headers(&self, tuple: &Tuple) -> (usize, usize) {
+        if tuple.remote.is_ipv4() { (self.mtu, 40) } else { (self.mtu_ipv6, 60) }
     }
 
     /// The window of a segment with SYN, in bytes: it cannot be scaled.
@@ -148,6 +160,16 @@ pub(crate) struct Shared {
     counters: Counters,
     replies: Replies,
     recoveries: Recoveries,
+    path_mtus: PathMtus,
+}
+
+impl Shared {
+    /// The largest segment that the path to the peer takes, as far as is known.
+    fn path_mss(&self, now: Instant, tuple: &Tuple) -> u16 {
+        let (link_mtu, headers) = self.settings.mtu_and_headers(tuple);
+        let mtu = self.path_mtus.get(now, tuple.remote, link_mtu);
+        mtu.saturating_sub(headers).clamp(1, 65_495) as u16
+    }
 }
 
 /// See the module.
@@ -164,6 +186,8 @@ pub(crate) struct Tcp {
     timers: Timers,
     /// Connections with something to send.
     ready: Ready,
+    /// Peers that have not answered in time, until the engine asks.
+    silent: Vec<IpAddr>,
     /// The next turn is a reply's, not a connection's.
     is_reply_turn: bool,
     /// Connections whose writers wait for memory, each once.
@@ -209,6 +233,7 @@ impl Tcp {
                 counters: Counters::default(),
                 replies: Replies::new(limits.tcp_resets_per_second),
                 recoveries: Recoveries::default(),
+                path_mtus: PathMtus::new(limits.path_mtus, keys.key(Purpose::PathMtuTable)),
             },
             events: Events::default(),
             demux: Demux::new(keys.key(Purpose::TcpTable)),
@@ -218,6 +243,7 @@ impl Tcp {
             time_waits: TimeWaits::new(),
             timers: Timers::default(),
             ready: Ready::default(),
+            silent: Vec::new(),
             is_reply_turn: true,
             starved: VecDeque::new(),
             origins: isn::Origins::new(&keys),
@@ -234,6 +260,28 @@ impl Tcp {
                 accept_backlog: limits.tcp_accept_backlog,
             },
         }
+    }
+
+    /// What was learned of paths.
+    pub(crate) const fn path_mtus(&self) -> &PathMtus {
+        &self.shared.path_mtus
+    }
+
+    /// What was learned of paths, to learn more.
+    pub(crate) const fn path_mtus_mut(&mut self) -> &mut PathMtus {
+        &mut self.shared.path_mtus
+    }
+
+    /// IPv6 packets have at most `mtu` bytes from now on, and frames that the device cuts as many
+    /// as these of TCP header and payload (0: it cuts none).
+    pub(crate) const fn set_ipv6(&mut self, mtu: usize, large_segment_bytes: usize) {
+        self.shared.settings.mtu_ipv6 = mtu;
+        self.shared.settings.large_segment_bytes_ipv6 = large_segment_bytes;
+    }
+
+    /// Takes a peer that has not answered in time (the retransmission timer expired).
+    pub(crate) fn take_silent(&mut self) -> Option<IpAddr> {
+        self.silent.pop()
     }
 
     /// The next event.
@@ -330,7 +378,11 @@ impl Tcp {
         // Each of these either removes the deadline or moves it past `now`.
         while let Some(index) = self.timers.due(now) {
             if let Some(connection) = self.connections.get_mut(index) {
+                let before = connection.unanswered();
                 connection.on_timeout(now, &mut self.shared);
+                if connection.unanswered() > before && self.silent.len() < SILENT_MAX {
+                    self.silent.push(connection.tuple.remote);
+                }
                 self.settle(now, index);
             } else {
                 self.timers.set(index, timers::NEVER);

@@ -139,6 +139,7 @@ mod tests {
         assert_eq!(Sum::default().then(&bytes).partial(), 0xddf2);
     }
 
+    /// Pitfall L02.
     #[test]
     fn more_than_64_kib_of_ones_overflow_nothing() {
         for len in [65_534, 65_535, 65_536, 131_071, 200_000] {

@@ -94,10 +94,6 @@ impl<'a> Packet<'a> {
         self.bytes.get(start..).unwrap_or_default()
     }
 
-    pub(crate) fn hop_limit(&self) -> u8 {
-        self.bytes[7]
-    }
-
     pub(crate) fn source(&self) -> Ipv6Addr {
         read_ipv6(self.bytes, 8)
     }
@@ -329,7 +325,7 @@ mod tests {
             let packet = Packet::parse(&bytes).unwrap();
             prop_assert_eq!(packet.source(), source);
             prop_assert_eq!(packet.destination(), destination);
-            prop_assert_eq!(packet.hop_limit(), hop_limit);
+            prop_assert_eq!(packet.bytes()[7], hop_limit);
             prop_assert_eq!(packet.from(HEADER_LEN), &payload[..]);
             for version in (0..16).filter(|version| *version != 6) {
                 bytes[0] = version << 4;

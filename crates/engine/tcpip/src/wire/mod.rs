@@ -9,9 +9,10 @@ pub(crate) mod checksum;
 pub(crate) mod dhcp;
 pub(crate) mod ethernet;
 pub(crate) mod icmpv4;
+pub(crate) mod icmpv6;
 pub(crate) mod ipv4;
-#[allow(dead_code, reason = "read from the next change on")]
 pub(crate) mod ipv6;
+pub(crate) mod ndp;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
@@ -34,7 +35,6 @@ pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// The IPv6 address at `at`; `::` past the end.
-#[allow(dead_code, reason = "read from the next change on")]
 fn read_ipv6(bytes: &[u8], at: usize) -> Ipv6Addr {
     match bytes.get(at..at + 16).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()) {
         Some(octets) => Ipv6Addr::from(octets),

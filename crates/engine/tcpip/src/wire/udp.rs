@@ -106,6 +106,7 @@ mod tests {
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
+    /// Pitfall L03.
     #[test]
     fn a_checksum_of_zero_is_sent_as_all_ones() {
         let plain = to_bytes((A, 1), (B, 2), &[0, 0]);

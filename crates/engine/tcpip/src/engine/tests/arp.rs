@@ -5,6 +5,7 @@ use super::*;
 const D: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
 const D_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 77]);
 
+/// Pitfall A01.
 #[test]
 fn a_dead_neighbour_does_not_delay_a_live_one() {
     let mut host = Host::new();
@@ -14,6 +15,7 @@ fn a_dead_neighbour_does_not_delay_a_live_one() {
     assert_eq!(arp_targets(&host.sent()), [D, P]);
 }
 
+/// Pitfall A01.
 #[test]
 fn one_neighbour_is_asked_for_once_a_second_however_much_is_sent() {
     let mut host = Host::new();
@@ -28,6 +30,7 @@ fn one_neighbour_is_asked_for_once_a_second_however_much_is_sent() {
     assert!(host.counters().neighbour_failures >= 3);
 }
 
+/// Pitfall A02.
 #[test]
 fn the_newest_packets_of_each_neighbour_wait_for_it() {
     let mut host = Host::new();
@@ -48,6 +51,7 @@ fn the_newest_packets_of_each_neighbour_wait_for_it() {
     assert_eq!(host.counters().neighbour_parked_bytes, 0);
 }
 
+/// Pitfall A02.
 #[test]
 fn the_first_ping_is_answered_although_its_sender_must_be_asked_for() {
     let mut host = Host::new();
@@ -78,6 +82,7 @@ fn the_bytes_that_wait_are_bounded_and_each_neighbour_keeps_its_newest_packet() 
     }
 }
 
+/// Pitfall A03.
 #[test]
 fn an_entry_in_use_is_confirmed_by_unicast_without_a_pause() {
     let mut host = Host::new();
@@ -128,6 +133,7 @@ fn an_address_that_was_not_used_for_long_is_asked_for_anew() {
     assert_eq!(arp_targets(&frames), [P]);
 }
 
+/// Pitfall A04.
 #[test]
 fn a_flood_of_strangers_neither_grows_the_table_nor_evicts_who_is_in_use() {
     let mut config = config();
@@ -173,6 +179,7 @@ fn a_scan_ends_at_the_limit_of_unanswered_neighbours() {
     assert!(sent_packet(&host.sent()[0]).is_some(), "P is still known");
 }
 
+/// Pitfall A05.
 #[test]
 fn impossible_senders_are_ignored() {
     let mut host = Host::new();
@@ -196,6 +203,7 @@ fn impossible_senders_are_ignored() {
     assert_eq!(host.counters().dropped_arp_martian, 14);
 }
 
+/// Pitfall A05.
 #[test]
 fn our_address_is_defended_at_most_once_in_ten_seconds() {
     let mut host = Host::new();
@@ -213,6 +221,7 @@ fn our_address_is_defended_at_most_once_in_ten_seconds() {
     assert_eq!(host.counters().neighbours, 0);
 }
 
+/// Pitfall A06.
 #[test]
 fn a_probe_for_our_address_is_answered_and_teaches_nothing() {
     let mut host = Host::new();
@@ -225,6 +234,7 @@ fn a_probe_for_our_address_is_answered_and_teaches_nothing() {
     assert!(host.is_silent());
 }
 
+/// Pitfall A07.
 #[test]
 fn traffic_follows_a_router_that_announces_another_hardware_address() {
     let mut host = Host::new();
@@ -240,6 +250,7 @@ fn traffic_follows_a_router_that_announces_another_hardware_address() {
     assert_eq!(sent_packet(&host.sent()[0]).unwrap().to, D_MAC);
 }
 
+/// Pitfall A08.
 #[test]
 fn a_new_address_is_probed_then_announced_twice() {
     let mut host = Host::just_started(config());

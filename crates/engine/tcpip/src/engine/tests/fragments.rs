@@ -40,6 +40,7 @@ fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 256) as u8 ^ at as u8).collect()
 }
 
+/// Pitfall F03.
 #[test]
 fn the_largest_datagram_arrives_in_pieces_of_any_size_and_order() {
     for mtu in [1500, 576, 68, 28] {
@@ -59,6 +60,7 @@ fn the_largest_datagram_arrives_in_pieces_of_any_size_and_order() {
     }
 }
 
+/// Pitfall F01.
 #[test]
 fn overlapping_pieces_drop_the_datagram_with_what_comes_later() {
     // Start and end, in units of 8 bytes, of a piece that collides with 4..8.
@@ -78,6 +80,7 @@ fn overlapping_pieces_drop_the_datagram_with_what_comes_later() {
     }
 }
 
+/// Pitfall F05.
 #[test]
 fn a_piece_that_comes_twice_is_ignored_and_completes_nothing() {
     let (mut host, socket) = host();
@@ -105,6 +108,7 @@ fn pieces_that_disagree_about_the_end_drop_the_datagram() {
     }
 }
 
+/// Pitfalls F04, F08.
 #[test]
 fn impossible_pieces_are_dropped() {
     let (mut host, _) = host();
@@ -123,6 +127,7 @@ fn impossible_pieces_are_dropped() {
     assert_eq!(host.counters().reassembly_datagrams, 0);
 }
 
+/// Pitfall F06.
 #[test]
 fn the_header_is_the_first_pieces_whichever_came_last() {
     let (mut host, _) = host();
@@ -142,6 +147,7 @@ fn the_header_is_the_first_pieces_whichever_came_last() {
     assert_eq!(quote[20..], datagram);
 }
 
+/// Pitfall F07.
 #[test]
 fn the_time_runs_from_the_first_piece_and_ends_with_an_error_if_the_beginning_came() {
     let (mut host, _) = host();
@@ -164,6 +170,7 @@ fn the_time_runs_from_the_first_piece_and_ends_with_an_error_if_the_beginning_ca
     assert_eq!(host.counters().reassembly_bytes, 0);
 }
 
+/// Pitfall F09.
 #[test]
 fn a_datagram_in_one_piece_is_not_mixed_up_with_a_waiting_one_of_its_identification() {
     let (mut host, socket) = host();
@@ -175,6 +182,7 @@ fn a_datagram_in_one_piece_is_not_mixed_up_with_a_waiting_one_of_its_identificat
     assert_eq!(host.datagram(socket).unwrap(), bytes(2000));
 }
 
+/// Pitfall F02.
 #[test]
 fn a_flood_of_first_pieces_does_not_stop_the_datagrams_of_others() {
     let (mut host, socket) = host();
@@ -206,6 +214,7 @@ fn one_source_holds_at_most_its_share() {
     assert_eq!(host.counters().dropped_fragment_limit, 92);
 }
 
+/// Pitfall F11.
 #[test]
 fn a_large_ping_is_answered_in_fragments() {
     let (mut host, _) = host();
@@ -228,6 +237,7 @@ fn a_large_ping_is_answered_in_fragments() {
     assert_eq!(host.counters().fragments_sent, 14);
 }
 
+/// Pitfall F13.
 #[test]
 fn one_lost_fragment_in_a_hundred_corrupts_nothing_when_identifications_wrap() {
     let (mut host, socket) = host();

@@ -29,6 +29,7 @@ fn a_ping_is_answered_with_what_it_carries() {
     assert_eq!(reply.payload[4..], *b"\x01\x02\x03\x04some bytes");
 }
 
+/// Pitfall I10.
 #[test]
 fn broadcast_pings_are_not_answered() {
     let mut host = host();
@@ -55,6 +56,7 @@ fn a_closed_port_and_an_unknown_protocol_are_reported_with_a_quote() {
     assert_eq!(error.payload.len() + 20, 576);
 }
 
+/// Pitfall I04.
 #[test]
 fn no_error_answers_an_error_a_broadcast_a_later_fragment_or_an_impossible_source() {
     let mut host = host();
@@ -85,6 +87,7 @@ fn no_error_answers_an_error_a_broadcast_a_later_fragment_or_an_impossible_sourc
     );
 }
 
+/// Pitfall I05.
 #[test]
 fn errors_are_limited_in_all_and_per_destination() {
     let mut host = host();
@@ -133,6 +136,7 @@ fn replies_that_the_device_does_not_take_are_bounded() {
     assert!(bytes <= host.limits.reply_queue_bytes);
 }
 
+/// Pitfall I06.
 #[test]
 fn errors_about_what_is_not_ours_are_counted_and_ignored() {
     let mut host = host();
@@ -165,6 +169,7 @@ fn errors_about_what_is_not_ours_are_counted_and_ignored() {
     assert!(host.is_silent());
 }
 
+/// Pitfalls I08, I16.
 #[test]
 fn source_quench_redirects_and_unknown_messages_are_ignored() {
     let mut host = host();
@@ -182,6 +187,7 @@ fn source_quench_redirects_and_unknown_messages_are_ignored() {
     assert_eq!(sent_packet(&host.sent()[0]).unwrap().to, P_MAC, "no redirect was obeyed");
 }
 
+/// Pitfall I09.
 #[test]
 fn errors_that_quote_errors_are_read_one_deep() {
     let mut host = host();

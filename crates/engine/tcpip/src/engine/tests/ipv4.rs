@@ -1,9 +1,10 @@
 //! IPv4 addresses, headers and options.
 
 use super::*;
-use crate::config::ConfigError;
+
 use crate::error::{BindError, ConnectError, ListenError, SendError};
 
+/// Pitfall I01.
 #[test]
 fn packets_from_addresses_that_no_host_has_are_dropped() {
     let mut host = Host::new();
@@ -47,6 +48,7 @@ fn packets_to_others_to_groups_and_to_the_loopback_network_are_dropped() {
     assert_eq!(host.counters().dropped_ipv4_martian, 3);
 }
 
+/// Pitfall I02.
 #[test]
 fn what_is_sent_to_ourselves_never_leaves_and_arrives() {
     for address in [H, Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 8, 7)] {
@@ -81,6 +83,7 @@ fn the_loopback_network_works_without_an_address_and_its_queue_is_bounded() {
     assert_eq!(sent, Err(SendError::NoAddress));
 }
 
+/// Pitfall I03.
 #[test]
 fn every_pair_of_header_and_total_length_is_survived() {
     let mut host = Host::new();
@@ -105,6 +108,7 @@ fn every_pair_of_header_and_total_length_is_survived() {
     }
 }
 
+/// Pitfall I15.
 #[test]
 fn source_routes_are_dropped_and_other_options_ignored() {
     let with_options = |options: &[u8]| {
@@ -133,6 +137,7 @@ fn source_routes_are_dropped_and_other_options_ignored() {
     assert_eq!(host.sent().len(), 2);
 }
 
+/// Pitfall I12.
 #[test]
 fn a_wrong_gateway_or_address_is_refused_at_the_start() {
     let with = |address: [u8; 4], prefix_len, gateway: Option<[u8; 4]>| {
@@ -188,7 +193,7 @@ fn a_connection_that_cannot_be_is_refused_at_the_call() {
     let outside = "192.0.2.1:80".parse().unwrap();
     assert_eq!(connect(outside), Some(ConnectError::NoRoute(outside)));
     let v6 = "[2001:db8::1]:80".parse().unwrap();
-    assert_eq!(connect(v6), Some(ConnectError::NoAddress));
+    assert_eq!(connect(v6), Some(ConnectError::NoRoute(v6)), "there is no IPv6");
     assert!(host.is_silent());
 }
 

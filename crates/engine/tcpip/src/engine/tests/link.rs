@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::ConfigError;
 
+/// Pitfall L01.
 #[test]
 fn one_flipped_bit_silences_every_kind_of_frame_and_is_counted() {
     for frame in [udp(P, H, 7, b"seven"), ping(P, H, b"hello"), syn(P, H)] {
@@ -26,6 +27,7 @@ fn dropped(counters: &Counters) -> u64 {
     counters.iter().filter(|(name, _)| name.starts_with("dropped_")).map(|(_, value)| value).sum()
 }
 
+/// Pitfall L07.
 #[test]
 fn padding_is_not_data() {
     let mut host = Host::new();
@@ -36,6 +38,7 @@ fn padding_is_not_data() {
     assert_eq!(host.datagram(socket).unwrap(), b"x");
 }
 
+/// Pitfall L09.
 #[test]
 fn frames_for_others_from_groups_and_from_ourselves_are_dropped() {
     let mut host = Host::new();
@@ -57,6 +60,7 @@ fn frames_for_others_from_groups_and_from_ourselves_are_dropped() {
     assert_eq!(host.counters().dropped_ethernet_address, 15);
 }
 
+/// Pitfall L09.
 #[test]
 fn a_unicast_packet_in_a_broadcast_or_multicast_frame_is_dropped() {
     let mut host = Host::new();
@@ -92,6 +96,7 @@ fn wrong_sum() -> Vec<u8> {
     frame
 }
 
+/// Pitfall L06.
 #[test]
 fn a_checksum_is_believed_as_the_device_says_of_each_frame() {
     for (checksum, is_taken) in [
@@ -107,6 +112,7 @@ fn a_checksum_is_believed_as_the_device_says_of_each_frame() {
     }
 }
 
+/// Pitfall L01.
 #[test]
 fn no_flag_vouches_for_icmp_or_an_ip_header() {
     let mut host = Host::new();
@@ -121,6 +127,7 @@ fn no_flag_vouches_for_icmp_or_an_ip_header() {
     assert!(host.is_silent());
 }
 
+/// Pitfall L05.
 #[test]
 fn the_flags_of_fragments_do_not_vouch_for_the_datagram() {
     for checksum in [FrameChecksum::Verified, FrameChecksum::Blank] {
@@ -141,6 +148,7 @@ fn the_flags_of_fragments_do_not_vouch_for_the_datagram() {
     }
 }
 
+/// Pitfall L04.
 #[test]
 fn the_device_finishes_only_the_sums_that_it_can() {
     let mut host = Host::with(Config { transmit_checksum_offload: true, ..config() });
@@ -180,6 +188,7 @@ fn the_device_finishes_only_the_sums_that_it_can() {
     assert_eq!(host.datagram(other).unwrap(), b"self");
 }
 
+/// Pitfall L08.
 #[test]
 fn an_mtu_outside_of_ipv4s_range_is_refused_and_every_one_inside_works() {
     for mtu in [0, 1, 20, 60, 67, 65_536, usize::MAX] {

@@ -9,12 +9,13 @@ mod fragments;
 mod fuzz;
 mod icmp;
 mod ipv4;
+mod ipv6;
 mod link;
 mod pair;
 mod udp;
 
 use super::*;
-use crate::config::Limits;
+use crate::config::{ConfigError, Ipv6Config, Limits, StaticRoute};
 use crate::socket::UdpId;
 use crate::wire::arp::Operation;
 use crate::wire::ethernet::{self, Frame};
@@ -40,6 +41,8 @@ fn config() -> Config {
             gateway: Some(GATEWAY),
             dns: vec![],
         },
+        ipv6: Ipv6Config::off(),
+        routes: vec![],
         secret: [7; 32],
         transmit_checksum_offload: false,
         segmented_frame_bytes_max: 0,

@@ -11,27 +11,27 @@ const PORT: u16 = 80;
 
 /// A host on the link, and its program: it sends `to_send` bytes and the end, and receives what
 /// comes.
-struct Node {
-    engine: Engine,
-    mtu: usize,
-    listener: Option<ListenerId>,
-    connection: Option<TcpId>,
-    to_send: usize,
-    sent: usize,
-    is_shut: bool,
-    received: Vec<u8>,
-    saw_end: bool,
-    error: Option<TcpError>,
+pub(super) struct Node {
+    pub(super) engine: Engine,
+    pub(super) mtu: usize,
+    pub(super) listener: Option<ListenerId>,
+    pub(super) connection: Option<TcpId>,
+    pub(super) to_send: usize,
+    pub(super) sent: usize,
+    pub(super) is_shut: bool,
+    pub(super) received: Vec<u8>,
+    pub(super) saw_end: bool,
+    pub(super) error: Option<TcpError>,
     /// Flips a bit in this many of a thousand frames.
-    corruption: u64,
-    dice: Dice,
+    pub(super) corruption: u64,
+    pub(super) dice: Dice,
     /// A router before this host passes no larger IP packet, and says so.
-    narrow: Option<usize>,
+    pub(super) narrow: Option<usize>,
     /// What the router says.
-    reports: Vec<Vec<u8>>,
-    largest_seen: usize,
+    pub(super) reports: Vec<Vec<u8>>,
+    pub(super) largest_seen: usize,
     /// Frames that the device has cut and not sent yet.
-    cut: VecDeque<Vec<u8>>,
+    pub(super) cut: VecDeque<Vec<u8>>,
 }
 
 /// The bytes of a stream.
@@ -40,7 +40,7 @@ fn byte(at: usize) -> u8 {
 }
 
 impl Node {
-    fn new(config: Config, to_send: usize) -> Node {
+    pub(super) fn new(config: Config, to_send: usize) -> Node {
         let mtu = config.mtu;
         let engine = Engine::new(config, Instant::ZERO).unwrap();
         Node {
@@ -96,7 +96,7 @@ impl Node {
         }
     }
 
-    fn has_all(&self, len: usize) -> bool {
+    pub(super) fn has_all(&self, len: usize) -> bool {
         self.saw_end
             && self.received.len() == len
             && self.received.iter().enumerate().all(|(at, value)| *value == byte(at))
@@ -112,11 +112,16 @@ impl End for Node {
             frame[bit / 8] ^= 1 << (bit % 8);
         }
         if let Some(narrow) = self.narrow.filter(|narrow| frame.len() > 14 + narrow) {
-            // RFC 1191 §4: the header and eight bytes of what did not fit.
             let word = (narrow as u32).to_be_bytes();
-            let message =
-                icmpv4::to_bytes(icmpv4::DESTINATION_UNREACHABLE, 4, word, &frame[14..42]);
-            let report = ip(GATEWAY, H, PROTOCOL_ICMP, &message);
+            let is_ipv6 = frame[14] >> 4 == 6;
+            let report = if is_ipv6 {
+                ipv6::too_big_for(&frame[14..], word)
+            } else {
+                // RFC 1191 §4: the header and eight bytes of what did not fit.
+                let message =
+                    icmpv4::to_bytes(icmpv4::DESTINATION_UNREACHABLE, 4, word, &frame[14..42]);
+                ip(GATEWAY, H, PROTOCOL_ICMP, &message)
+            };
             self.reports.push(report);
             return;
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::{BindError, SendError};
 
+/// Pitfall U05.
 #[test]
 fn a_datagram_goes_both_ways_and_an_empty_one_is_one() {
     let mut host = Host::new();
@@ -34,6 +35,7 @@ fn what_does_not_fit_into_the_buffer_is_lost_and_said() {
     assert_eq!((datagram.len, datagram.truncated, &buffer), (3, true, b"hel"));
 }
 
+/// Pitfall U02.
 #[test]
 fn lengths_that_cannot_be_are_dropped() {
     let mut host = Host::new();
@@ -51,6 +53,7 @@ fn lengths_that_cannot_be_are_dropped() {
     assert_eq!(host.counters().dropped_udp_malformed, 8 + 3);
 }
 
+/// Pitfall U03.
 #[test]
 fn a_queue_is_bounded_in_bytes_and_one_socket_does_not_starve_another() {
     let mut host = Host::new();
@@ -87,6 +90,7 @@ fn a_full_send_queue_says_so_and_tells_when_there_is_room() {
     assert_eq!(host.engine.udp_send(host.now, socket, to, b"x"), Ok(true));
 }
 
+/// Pitfall U01.
 #[test]
 fn a_datagram_that_cannot_be_sent_is_an_error() {
     let mut host = Host::new();
@@ -102,7 +106,8 @@ fn a_datagram_that_cannot_be_sent_is_an_error() {
     for to in ["[::]:9", "[::ffff:240.0.0.1]:9", "[2001:db8::1]:0"] {
         assert!(matches!(send(to, 1), Err(SendError::BadAddress(_))), "{to}");
     }
-    assert_eq!(send("[2001:db8::1]:9", 1), Err(SendError::NoAddress));
+    let v6 = "[2001:db8::1]:9";
+    assert_eq!(send(v6, 1), Err(SendError::NoRoute(v6.parse().unwrap())));
     host.engine.udp_close(socket);
     let closed = host.engine.udp_send(host.now, socket, "10.0.0.2:9".parse().unwrap(), b"x");
     assert_eq!(closed, Err(SendError::Closed));
@@ -151,6 +156,7 @@ fn sockets_are_limited_in_number() {
     assert!(host.engine.udp_bind(any).is_ok());
 }
 
+/// Pitfall U06.
 #[test]
 fn a_broadcast_is_sent_received_and_named_as_such() {
     let mut host = Host::new();

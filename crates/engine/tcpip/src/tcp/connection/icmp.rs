@@ -3,12 +3,11 @@
 use super::{Connection, State};
 use crate::error::{TcpError, Unreachable};
 use crate::icmp::IcmpError;
+use crate::path_mtu;
 use crate::tcp::timers::NEVER;
 use crate::tcp::{Seq, Shared};
-
-/// The least path MTU that an ICMP error can lower to, in bytes: below it, forged errors would cost
-/// more than honest ones are worth. IP fragments what does not fit such a path.
-const PATH_MTU_MIN: u16 = 552;
+use crate::wire::ipv6;
+use core::net::IpAddr;
 
 impl Connection {
     /// An ICMP error about a segment of ours that starts at `sequence` (RFC 5927, RFC 9293
@@ -46,11 +45,30 @@ impl Connection {
         }
     }
 
+    /// How far the connection has got in both directions: what is acknowledged, ours and theirs.
+    pub(crate) fn progress(&self) -> (Seq, Seq) {
+        (self.una, self.receive.acknowledge())
+    }
+
+    /// How often in a row the retransmission timer has expired.
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.rtt.backoff().into()
+    }
+
+    /// Segments have at most `mss` bytes, because the path to the peer is known to take no more.
+    pub(crate) fn limit_to_path(&mut self, mss: u16) {
+        self.mss = self.mss.min(mss);
+    }
+
     /// The path takes less than we thought (RFC 1191 §3.1, RFC 5927 §7.2).
     fn lower_mss(&mut self, mtu: u16, shared: &mut Shared) {
         // A router of before RFC 1191 names no size; 576 always was the next plateau for us.
-        let mtu = if mtu == 0 { 576 } else { mtu.max(PATH_MTU_MIN) };
-        let headers = if self.tuple.remote.is_ipv4() { 40 } else { 60 };
+        let (headers, least) = match self.tuple.remote {
+            IpAddr::V4(_) => (40, path_mtu::IPV4_MIN as u16),
+            // RFC 8201 §4: below it, IPv6 itself must not go.
+            IpAddr::V6(_) => (60, ipv6::MTU_MIN as u16),
+        };
+        let mtu = if mtu == 0 { 576 } else { mtu }.max(least);
         let mss = mtu - headers;
         if mss >= self.mss {
             return;
