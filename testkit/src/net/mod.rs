@@ -3,6 +3,7 @@
 //! - [`World`]: whole programs, many hosts at once, on one runtime whose time is virtual;
 //! - [`Network`] and [`Lane`]: the switch and one direction of a link, sans-io, for whoever has a
 //!   clock of its own;
+//! - [`replay`]: plays a capture into a stack, and compares its answers.
 //!
 //! docs/testing.md shows how a test is written. `FATA_SEED=NUMBER` makes every world of a test run
 //! another seed, and `FATA_PCAP=DIRECTORY` leaves a capture of every port.
@@ -16,6 +17,7 @@ mod lane;
 mod network;
 mod nic;
 mod offload;
+pub mod replay;
 mod words;
 mod world;
 

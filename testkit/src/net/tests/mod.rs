@@ -1,4 +1,5 @@
 mod lane;
 mod network;
 mod nic;
+mod replay;
 mod world;
