@@ -179,6 +179,16 @@ pub(crate) struct Run {
     #[arg(long = "publish", short = 'p', value_name = "HOST:GUEST", help_heading = "Devices")]
     pub(crate) published: Vec<Publish>,
 
+    /// Write all frames of the network card into FILE, for Wireshark; with several cards, of each
+    /// into a file of its own, FILE with the device's name in it
+    ///
+    /// On unix it is the program that writes the frames of its TAP interface, as pcapng. On virtio it
+    /// is QEMU, as pcap, and a card on a TAP interface then leaves no checksums and no large frames to
+    /// this computer. The file can be read at any time, and after Ctrl-C. Xen's frames pass through
+    /// dom0, where tcpdump sees them.
+    #[arg(long, value_name = "FILE", help_heading = "Devices")]
+    pub(crate) pcap: Option<PathBuf>,
+
     /// Memory of the machine, such as 64M [default: 128M, on Xen 32M]
     #[arg(long, short, value_name = "SIZE", help_heading = "Machine")]
     pub(crate) memory: Option<Memory>,

@@ -92,6 +92,7 @@ fn dispatch(ui: Ui, command: Command) -> Result<u8> {
                 nets: args.nets,
                 published: args.published,
                 blocks: args.blocks,
+                pcap: args.pcap,
                 memory: args.memory,
                 accel: args.accel,
                 xen: args.xen,

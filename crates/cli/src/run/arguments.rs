@@ -40,12 +40,12 @@ impl Arguments {
 fn settings(kind: &str, target: Target) -> &'static [&'static str] {
     match (kind, target) {
         ("stack", Target::Unix) => {
-            &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "tap"]
+            &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "tap", "pcap"]
         }
         ("stack", Target::Virtio | Target::Xen) => {
             &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "segmentation"]
         }
-        ("interface", Target::Unix) => &["tap"],
+        ("interface", Target::Unix) => &["tap", "pcap"],
         ("clients", Target::Unix) => &["taps"],
         ("block", Target::Unix) => &["file", "read-only"],
         ("block", Target::Xen) => &["vdev"],

@@ -8,6 +8,7 @@ mod console_thread;
 mod control;
 pub(crate) mod devices;
 mod machine;
+mod pcap;
 mod ports;
 mod qemu;
 pub(crate) mod report;
@@ -61,6 +62,8 @@ pub(crate) struct Request {
     pub(crate) published: Vec<Publish>,
     /// `--block`.
     pub(crate) blocks: Vec<Block>,
+    /// `--pcap`.
+    pub(crate) pcap: Option<PathBuf>,
     /// `--memory`.
     pub(crate) memory: Option<Memory>,
     /// `--accel`.
@@ -131,10 +134,12 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
             ports::reserve(publish)?;
         }
     }
+    let captures = pcap::captures(target, &devices.cards, request.pcap.as_deref())?;
     let code = match target {
         Target::Unix => {
             let timeout = request.timeout;
-            unix::run(signals, &reporter, &image, &devices, &arguments, timeout)?
+            let words = unix::device_words(&devices, &captures)?;
+            unix::run(signals, &reporter, &image, &words, &arguments, timeout)?
         }
         Target::Xen => {
             let memory = memory(&image, request.memory, MEMORY_ON_XEN)?;
@@ -162,6 +167,7 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
                 accelerator,
                 memory,
                 devices: &devices,
+                captures: &captures,
                 arguments: &arguments,
                 control_fd: -1,
             };

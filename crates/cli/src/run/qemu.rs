@@ -14,6 +14,7 @@ use crate::run::accel::Accelerator;
 use crate::run::arguments::Arguments;
 use crate::run::boot_line::boot_line;
 use crate::run::devices::{Card, Devices};
+use crate::run::pcap::Capture;
 use crate::run::request::{Disk, Link, Memory};
 
 /// The machine's I/O port that ends QEMU with status (code << 1) | 1.
@@ -62,6 +63,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) memory: Memory,
     /// What is attached.
     pub(crate) devices: &'a Devices,
+    /// `--pcap`.
+    pub(crate) captures: &'a [Capture],
     /// The program's words.
     pub(crate) arguments: &'a Arguments,
     /// The file descriptor that QEMU's control protocol (QMP) speaks on.
@@ -113,7 +116,16 @@ pub(crate) fn command_line(plan: &Plan<'_>) -> Result<Vec<OsString>> {
     };
     for (index, card) in devices.cards.iter().enumerate() {
         let id = format!("net{index}");
-        line.pair("-netdev", netdev(card, &id)?);
+        let capture = plan.captures.iter().find(|capture| capture.card == index);
+        line.pair("-netdev", netdev(card, &id, capture.is_some())?);
+        if let Some(Capture { file, .. }) = capture {
+            // Frames are as long as IP packets at most; QEMU cuts at 64 KiB by itself.
+            let file = file.replace(',', ",,");
+            line.pair(
+                "-object",
+                format!("filter-dump,id=pcap{index},netdev={id},maxlen=65550,file={file}"),
+            );
+        }
         let device = format!("{},netdev={id},mac={},{}", virtio("net"), card.mac, slot());
         line.pair("-device", device);
     }
@@ -171,7 +183,7 @@ fn place(machine: Machine, slot: usize) -> String {
     }
 }
 
-fn netdev(card: &Card, id: &str) -> Result<String> {
+fn netdev(card: &Card, id: &str, is_captured: bool) -> Result<String> {
     Ok(match &card.link {
         Link::User => {
             let forwards = card.published.iter().map(|publish| {
@@ -183,7 +195,10 @@ fn netdev(card: &Card, id: &str) -> Result<String> {
         Link::Tap { interface } => {
             // A comma would begin another option; QEMU takes two for one.
             let interface = interface.replace(',', ",,");
-            format!("tap,id={id},ifname={interface},script=no,downscript=no")
+            // QEMU before 8.0 dumps the header with which offloads are told as part of the frame, so
+            // a card that is captured does without them.
+            let plain = if is_captured { ",vnet_hdr=off" } else { "" };
+            format!("tap,id={id},ifname={interface},script=no,downscript=no{plain}")
         }
         Link::Bridge { .. } | Link::Backend { .. } => {
             // They were refused with the devices.
@@ -249,6 +264,15 @@ mod tests {
     }
 
     fn line(machine: Machine, devices: &Devices, arguments: &Arguments) -> Result<Vec<String>> {
+        captured_line(machine, devices, arguments, &[])
+    }
+
+    fn captured_line(
+        machine: Machine,
+        devices: &Devices,
+        arguments: &Arguments,
+        captures: &[Capture],
+    ) -> Result<Vec<String>> {
         let image = virtio_image();
         let plan = Plan {
             image: &image,
@@ -257,6 +281,7 @@ mod tests {
             memory: "64M".parse().unwrap(),
             devices,
             arguments,
+            captures,
             control_fd: 5,
         };
         Ok(command_line(&plan)?.into_iter().map(|word| word.into_string().unwrap()).collect())
@@ -284,6 +309,18 @@ mod tests {
         assert!(all.contains(r#""filename":"/tmp/a,b.img""#), "{all}");
         assert!(all.contains("-m 65536k"), "{all}");
         assert!(!all.contains("-append"), "{all}");
+    }
+
+    #[test]
+    fn a_card_that_is_captured_has_a_dump_and_leaves_nothing_to_this_computer() {
+        let captures = [Capture { card: 1, file: "/tmp/a,b.pcap".into() }];
+        let arguments = Arguments::default();
+        let line = captured_line(Machine::Q35, &devices(), &arguments, &captures).unwrap();
+        let dumps: Vec<_> = line.iter().filter(|word| word.starts_with("filter-dump")).collect();
+        let wanted = "filter-dump,id=pcap1,netdev=net1,maxlen=65550,file=/tmp/a,,b.pcap";
+        assert_eq!(dumps, [wanted]);
+        let all = line.join(" ");
+        assert!(all.contains("downscript=no,vnet_hdr=off -object filter-dump"), "{all}");
     }
 
     #[test]

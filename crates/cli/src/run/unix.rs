@@ -12,11 +12,12 @@ use crate::failure::{Exit, Failure, Result};
 use crate::image::Image;
 use crate::run::arguments::Arguments;
 use crate::run::devices::{Card, Devices, Role};
+use crate::run::pcap::Capture;
 use crate::run::report::Reporter;
 use crate::run::request::{Disk, Link, Publish};
 
 /// The words that give the program its devices.
-pub(crate) fn device_words(devices: &Devices) -> Result<Vec<String>> {
+pub(crate) fn device_words(devices: &Devices, captures: &[Capture]) -> Result<Vec<String>> {
     let mut words = Vec::new();
     let tap = |card: &Card| match &card.link {
         Link::Tap { interface } => Some(interface.clone()),
@@ -26,6 +27,9 @@ pub(crate) fn device_words(devices: &Devices) -> Result<Vec<String>> {
         if let Some(interface) = tap(card) {
             words.push(format!("--{}.tap={interface}", card.device));
         }
+    }
+    for Capture { card, file } in captures {
+        words.push(format!("--{}.pcap={file}", devices.cards[*card].device));
     }
     let clients = devices.cards.iter().filter(|card| card.role == Role::Client);
     for of_one in clients.collect::<Vec<_>>().chunk_by(|a, b| a.device == b.device) {
@@ -66,19 +70,21 @@ pub(crate) fn run(
     signals: &mut Signals,
     reporter: &Reporter,
     image: &Image,
-    devices: &Devices,
+    device_words: &[String],
     arguments: &Arguments,
     timeout: Option<Duration>,
 ) -> Result<u8> {
-    let words = device_words(devices)?;
     let environment = arguments.environment.iter().map(|(name, value)| (name, value));
     if timeout.is_none() && !reporter.json {
-        let error =
-            Command::new(&image.path).args(&words).args(&arguments.words).envs(environment).exec();
+        let error = Command::new(&image.path)
+            .args(device_words)
+            .args(&arguments.words)
+            .envs(environment)
+            .exec();
         return Err(Failure::io(format!("start {}", image.path.display()), &error));
     }
     let mut command = tethered(&image.path);
-    command.args(&words).args(&arguments.words).envs(environment);
+    command.args(device_words).args(&arguments.words).envs(environment);
     // In a process group of its own, a program that reads from the terminal would be stopped.
     if !std::io::stdin().is_terminal() {
         command.stdin(Stdio::inherit());
@@ -145,14 +151,16 @@ mod tests {
             ],
             serves: false,
         };
+        let captures = [Capture { card: 1, file: "/b.pcapng".into() }];
         let wanted = [
             "--b.tap=tap0",
+            "--b.pcap=/b.pcapng",
             "--c.taps=tap1,tap2",
             "--data.file=/d.img",
             "--site.file=/s.img",
             "--site.read-only",
         ];
-        assert_eq!(device_words(&devices).unwrap(), wanted);
+        assert_eq!(device_words(&devices, &captures).unwrap(), wanted);
     }
 
     #[test]

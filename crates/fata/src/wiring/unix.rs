@@ -6,9 +6,12 @@ use super::stack_config;
 use crate::channel::{self, Channel, ChannelStream};
 use crate::clients::{Client, Clients, Listed};
 use crate::{Block, Export, Interface, Stack};
+use fata_device::Nic;
+use fata_net::capture::Capturing;
 use fata_unix::{FileBlock, HostInput, HostSockets, Tap};
 use std::collections::VecDeque;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,11 +57,15 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
             ("ipv6", stack_config::IPV6_HELP),
             ("ipv6-secret", stack_config::SECRET_HELP),
             ("limits", stack_config::LIMITS_HELP),
+            ("pcap", "With .tap: write what passes the interface into this file, as pcapng"),
         ],
         DeviceKind::Block => {
             &[("file", "The file that holds the disk [required]"), ("read-only", "Refuse writes")]
         }
-        DeviceKind::Interface => &[("tap", "The TAP interface [required]")],
+        DeviceKind::Interface => &[
+            ("tap", "The TAP interface [required]"),
+            ("pcap", "Write what passes the interface into this file, as pcapng"),
+        ],
         DeviceKind::Clients => &[("taps", "TAP interfaces, one for each client: NAME,NAME…")],
         DeviceKind::Channel => &[("path", "The Unix socket [required]")],
         DeviceKind::Export => &[],
@@ -91,7 +98,11 @@ impl Target {
         arguments: &Arguments,
     ) -> Result<Option<Interface>, WiringError> {
         let Some(interface) = arguments.setting(name, "tap") else { return Ok(None) };
-        Ok(Some(Interface::new(open_tap(name, interface)?)))
+        let tap = open_tap(name, interface)?;
+        Ok(Some(match arguments.setting(name, "pcap") {
+            Some(file) => Interface::new(capturing(name, tap, file)?),
+            None => Interface::new(tap),
+        }))
     }
 
     /// A client for each TAP interface that was named.
@@ -161,7 +172,7 @@ impl Target {
 }
 
 fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
-    for setting in ["gateway", "dns", "route", "ipv6", "ipv6-secret", "limits"] {
+    for setting in ["gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "pcap"] {
         if let Some(value) = arguments.setting(name, setting) {
             return Err(WiringError::Invalid {
                 name: format!("{name}.{setting}"),
@@ -184,7 +195,30 @@ fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
 }
 
 fn over_tap(name: &str, interface: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
-    stack_config::spawn_stack(name, Box::new(open_tap(name, interface)?), arguments)
+    let tap = open_tap(name, interface)?;
+    let nic: Box<dyn Nic> = match arguments.setting(name, "pcap") {
+        Some(file) => Box::new(capturing(name, tap, file)?),
+        None => Box::new(tap),
+    };
+    stack_config::spawn_stack(name, nic, arguments)
+}
+
+/// A capture of `tap` into a new file. Each batch of frames is written at once, as a process is
+/// ended by signals that let it do nothing more.
+fn capturing(name: &str, tap: Tap, file: &str) -> Result<Capturing<Tap>, WiringError> {
+    let mut open = File::create(file).map(Some).map_err(|error| WiringError::Device {
+        name: name.to_string(),
+        reason: format!("the capture `{file}` cannot be written: {error}"),
+    })?;
+    let (owner, path) = (name.to_string(), file.to_string());
+    Ok(Capturing::new(tap, name, move |blocks| {
+        let Some(file) = &mut open else { return };
+        // A network that works matters more than its capture: a full disk ends that, and is told.
+        if let Err(error) = file.write_all(blocks) {
+            tracing::error!("device `{owner}`: the capture {path} ends here: {error}");
+            open = None;
+        }
+    }))
 }
 
 fn open_tap(name: &str, interface: &str) -> Result<Tap, WiringError> {
