@@ -300,7 +300,7 @@ impl Flight {
     }
 
     /// Asserts what always holds of what is in flight from `una` up to `max`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn check(&self, una: Seq, max: Seq) {
         let mut at = una;
         let (mut sacked, mut lost, mut sacked_ranges) = (0, 0, 0);
