@@ -81,8 +81,8 @@ fn linux_clients_get_renew_and_give_back_addresses_on_tap() {
         let third = udhcpc(&["-C", "-x", "0x3d:ff040506", "-r", &other])["ip"].clone();
         assert!(third != other && third != address, "{third}");
         // For what nobody has, and gets it.
-        let free = (100..110).map(|last| format!("10.0.0.{last}"));
-        let free = free.filter(|it| ![&address, &other, &third].contains(&it)).next_back().unwrap();
+        let mut free = (100..110).map(|last| format!("10.0.0.{last}"));
+        let free = free.rfind(|it| ![&address, &other, &third].contains(&it)).unwrap();
         assert_eq!(udhcpc(&["-C", "-x", "0x3d:ff070809", "-r", &free])["ip"], free);
 
         // The address works.

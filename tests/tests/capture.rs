@@ -8,7 +8,7 @@ use std::process::Command;
 
 #[test]
 fn a_capture_of_every_target_can_be_read_after_ctrl_c() {
-    let Some(network) = Network::new("capture", "192.0.2.1/24") else {
+    let Some(network) = Network::new("capture", Some("192.0.2.1/24")) else {
         eprintln!("skipped: no network namespace with a TAP can be made here (not root?)");
         return;
     };

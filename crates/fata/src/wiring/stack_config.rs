@@ -282,6 +282,7 @@ fn parse_secret(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::super::spec::Program;
     use super::*;
+    use std::net::Ipv4Addr;
 
     fn parse_all(words: &[&str]) -> Result<Addressing, WiringError> {
         let program = Program { about: "", devices: &[], arguments: &[] };
