@@ -44,8 +44,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// DHCP, IPv6 from routers, and the default limits. `secret` comes from a cryptographic generator and is another
-    /// one at each start: sequence numbers and ports are guessable for whoever knows it.
+    /// DHCP, IPv6 from routers, and the default limits. `secret` comes from a cryptographic
+    /// generator and is another one at each start: sequence numbers and ports are guessable for
+    /// whoever knows it.
     pub fn new(secret: [u8; 32]) -> Self {
         Config {
             address: AddressConfig::Dhcp { hostname: None },
