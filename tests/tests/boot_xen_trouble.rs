@@ -138,7 +138,9 @@ fn a_guest_that_lies_on_a_ring_loses_its_interface_and_the_others_keep_theirs() 
     answers();
 
     let mut liar = worker("liar", &format!("--job=lie --victim={}", router.id()));
-    liar.vifs = vec![Vif::backend("router")];
+    // The first interface is taken by the stack of its manifest, the second by nobody.
+    liar.vifs.push(Vif::bridge(fata_testbed::BRIDGE));
+    liar.vifs.push(Vif::backend("router"));
     let liar = host.create(&liar).expect("it is created");
     let said = liar.wait_for(" end", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     let said = String::from_utf8_lossy(&said).into_owned();
@@ -146,8 +148,8 @@ fn a_guest_that_lies_on_a_ring_loses_its_interface_and_the_others_keep_theirs() 
     let [transmit, receive, port, _] = rings.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{rings}")
     };
-    let frontend = format!("/local/domain/{}/device/vif/0", liar.id());
-    let backend = format!("/local/domain/{}/backend/vif/{}/0", router.id(), liar.id());
+    let frontend = format!("/local/domain/{}/device/vif/1", liar.id());
+    let backend = format!("/local/domain/{}/backend/vif/{}/1", router.id(), liar.id());
     let state = format!("xenstore-read {backend}/state");
     until(&host, &state, "2");
     dom0(
@@ -164,7 +166,7 @@ fn a_guest_that_lies_on_a_ring_loses_its_interface_and_the_others_keep_theirs() 
     wait_for(&router, "refused: ");
 
     // Said where the toolstack looks, and closed; the neighbour has noticed nothing.
-    let node = format!("/local/domain/{}/error/backend/vif/{}/0/error", router.id(), liar.id());
+    let node = format!("/local/domain/{}/error/backend/vif/{}/1/error", router.id(), liar.id());
     let told = until(&host, &format!("xenstore-read {node} || true"), "71 ");
     assert!(told.contains(&frontend) && told.contains("req_prod"), "{told}");
     until(&host, &state, "5");
@@ -172,7 +174,7 @@ fn a_guest_that_lies_on_a_ring_loses_its_interface_and_the_others_keep_theirs() 
 
     // The toolstack takes the device away: netback removes its directory.
     dom0(&host, &format!("xenstore-write {frontend}/state 6"));
-    dom0(&host, &format!("xl network-detach {} 0", liar.id()));
+    dom0(&host, &format!("xl network-detach {} 1", liar.id()));
     until(&host, &format!("xenstore-exists {backend} || echo gone"), "gone");
     answers();
 }
@@ -212,7 +214,7 @@ fn a_configuration_that_does_not_fit_the_image_gets_a_message() {
         (guest("wrong", "examples/http", "--no-such=up"), 2, "no-such"),
         (plain("examples/channel", ""), 69, "it needs to know its neighbour"),
         (plain("examples/channel", "--neighbour.peer=me"), 2, "a domain's number"),
-        (plain("examples/channel", "\"\\ '"), 2, "`--help` lists the arguments"),
+        (plain("examples/channel", "\"\\ '"), 108, "is never closed"),
     ];
     for (index, (mut guest, code, message)) in cases.into_iter().enumerate() {
         guest.name = format!("wrong{index}");
@@ -223,9 +225,4 @@ fn a_configuration_that_does_not_fit_the_image_gets_a_message() {
         assert!(said.contains(message), "{message:?}: {said}");
         assert!(!said.contains("panicked") && !said.contains("fata:   0:"), "{said}");
     }
-    // What xl itself refuses comes back in its words.
-    let mut orphan = guest("orphan", "examples/http", "");
-    orphan.vifs = vec![Vif::backend("nobody")];
-    let error = host.create(&orphan).expect_err("there is no such backend").to_string();
-    assert!(error.contains("nobody") && !error.contains("panicked"), "{error}");
 }
