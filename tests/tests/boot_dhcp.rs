@@ -142,10 +142,7 @@ fn a_linux_guest_gets_its_address_from_ours_on_xen() {
             echo got $ip $subnet $router $dns $domain $lease' > /tmp/script
         chmod +x /tmp/script; ifconfig eth0 up
         udhcpc -f -i eth0 -n -q -t 10 -T 5 -s /tmp/script && ping -c 3 -W 20 10.0.0.1";
-    let mut linux = Linux::new(script)
-        .with_module("af_packet")
-        .guest(&host, "linux", folder.path())
-        .expect("a guest");
+    let mut linux = Linux::new(script).guest(&host, "linux", folder.path()).expect("a guest");
     linux.vifs.push(Vif::bridge("link0"));
     let domain = host.create(&linux).expect("it is created");
     let ended = domain.wait(PATIENCE).expect("the host lives");
