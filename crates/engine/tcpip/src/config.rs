@@ -260,12 +260,20 @@ pub struct Limits {
     /// Largest backlog of a listener: connections that are established and not accepted. Default
     /// 1,024; `tcp_listen`'s own number is cut to it.
     pub tcp_accept_backlog: usize,
-    /// Received bytes that one connection holds until the program reads them; its receive window.
+    /// Received bytes that one connection holds until the program reads them, at most; the receive
+    /// window grows up to it with the rate at which the program reads. Default 4 MiB: 330 Mbit/s at
+    /// 100 ms.
+    pub tcp_receive_bytes: usize,
+    /// The receive window that a connection begins with; no more than `tcp_receive_bytes` counts.
     /// Default 1 MiB: 400 Mbit/s at 20 ms; and a sender on the same machine that fills it sleeps and
     /// is woken less than half as often as with 256 KiB, which under Xen is what a stream costs most.
-    pub tcp_receive_bytes: usize,
-    /// Written bytes that one connection holds until they are acknowledged. Default 1 MiB.
+    pub tcp_receive_bytes_initial: usize,
+    /// Written bytes that one connection holds until they are acknowledged, at most; it follows the
+    /// congestion window, twice as large. Default 4 MiB: see `tcp_receive_bytes`.
     pub tcp_send_bytes: usize,
+    /// Written bytes that one connection may hold whatever its congestion window; no more than
+    /// `tcp_send_bytes` counts. Default 1 MiB.
+    pub tcp_send_bytes_initial: usize,
     /// Received and written bytes that all connections hold together. Past it, windows close and
     /// writes wait. Default 16 MiB.
     pub tcp_total_bytes: usize,
@@ -343,8 +351,10 @@ impl Default for Limits {
             tcp_fin_wait_2_timeout: Duration::from_secs(60),
             tcp_listeners: 1_024,
             tcp_accept_backlog: 1_024,
-            tcp_receive_bytes: 1024 * 1024,
-            tcp_send_bytes: 1024 * 1024,
+            tcp_receive_bytes: 4 * 1024 * 1024,
+            tcp_receive_bytes_initial: 1024 * 1024,
+            tcp_send_bytes: 4 * 1024 * 1024,
+            tcp_send_bytes_initial: 1024 * 1024,
             tcp_total_bytes: 16 * 1024 * 1024,
             tcp_out_of_order_ranges: 256,
             tcp_congestion: CongestionControl::Cubic,
@@ -673,6 +683,8 @@ impl Limits {
         let least = [
             (self.tcp_receive_bytes >= 2048, "tcp_receive_bytes, at least 2048"),
             (self.tcp_send_bytes >= 2048, "tcp_send_bytes, at least 2048"),
+            (self.tcp_receive_bytes_initial >= 2048, "tcp_receive_bytes_initial, at least 2048"),
+            (self.tcp_send_bytes_initial >= 2048, "tcp_send_bytes_initial, at least 2048"),
             (self.tcp_receive_bytes <= 1 << 30, "tcp_receive_bytes must be at most 1 GiB"),
             (self.tcp_send_bytes <= 1 << 30, "tcp_send_bytes must be at most 1 GiB"),
             (self.tcp_total_bytes >= 4096, "tcp_total_bytes, at least 4096"),

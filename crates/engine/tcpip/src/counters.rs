@@ -307,8 +307,11 @@ counters! {
     tcp_challenges_sent,
     /// Challenge ACKs, and answers to segments outside of the window, that the limit kept back.
     tcp_challenges_limited,
-    /// Connections whose segments became smaller because of an ICMP error.
+    /// Connections whose segments became smaller, because a router said so or because full ones got
+    /// lost in silence.
     tcp_path_mtu_lowered,
+    /// Those of them for which no router said so.
+    tcp_black_holes,
     /// TIME-WAIT entries that went early because there were too many.
     tcp_time_wait_evicted,
     /// TIME-WAIT entries that a new connection took the place of (RFC 6191).

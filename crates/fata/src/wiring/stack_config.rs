@@ -3,7 +3,7 @@
 use super::arguments::{Arguments, WiringError};
 use crate::Stack;
 use fata_device::Nic;
-use fata_net::{AddressConfig, Config, Ipv6Config, Limits, StaticRoute};
+use fata_net::{AddressConfig, Config, CongestionControl, Ipv6Config, Limits, StaticRoute};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Settings that every stack of ours has, whatever its interface, with their help.
@@ -15,12 +15,16 @@ pub(super) const IPV6_HELP: &str =
 pub(super) const SECRET_HELP: &str =
     "64 hexadecimal digits: the same IPv6 addresses at each start (RFC 7217)";
 
+/// The help of the setting that chooses a congestion control.
+pub(super) const CONGESTION_HELP: &str =
+    "How TCP finds out how much a path takes: cubic, newreno [default: cubic]";
+
 /// Settings of a stack over a card of the machine's, with their help.
 #[cfg_attr(
     not(any(fata_target = "virtio", fata_target = "xen")),
     expect(dead_code, reason = "a process has a choice of its own")
 )]
-pub(super) const SETTINGS: [(&str, &str); 8] = [
+pub(super) const SETTINGS: [(&str, &str); 9] = [
     ("address", "dhcp, none, A.B.C.D/LEN, X::Y/LEN; several with commas [default: dhcp]"),
     ("gateway", "With static addresses: the routers'"),
     ("dns", "With static addresses: the resolvers'"),
@@ -28,6 +32,7 @@ pub(super) const SETTINGS: [(&str, &str); 8] = [
     ("ipv6", IPV6_HELP),
     ("ipv6-secret", SECRET_HELP),
     ("limits", LIMITS_HELP),
+    ("congestion", CONGESTION_HELP),
     ("segmentation", "Leave cutting TCP into segments to the other end: on, off [default: on]"),
 ];
 
@@ -112,6 +117,14 @@ fn limits(
             invalid(format!("`{key}`: unknown; known are: {}", LIMIT_NAMES.join(", ")))
         })?;
         *place = number;
+    }
+    if let Some(text) = arguments.setting(name, "congestion") {
+        limits.tcp_congestion =
+            text.parse::<CongestionControl>().map_err(|error| WiringError::Invalid {
+                name: format!("{name}.congestion"),
+                value: text.to_string(),
+                reason: format!("{error}"),
+            })?;
     }
     Ok(limits)
 }
@@ -359,6 +372,20 @@ mod tests {
         for name in LIMIT_NAMES {
             assert!(parse_limits(&format!("{name}=1"), 1 << 30).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn congestion_control_is_chosen_by_name() {
+        let parse = |word: &str| {
+            let program = Program { about: "", devices: &[], arguments: &[] };
+            let settings = ["n.congestion".to_string()];
+            let arguments = Arguments::parse([word.to_string()], &program, &settings).unwrap();
+            limits("n", &arguments, None).map(|limits| limits.tcp_congestion)
+        };
+        assert_eq!(parse("--n.congestion=newreno").ok(), Some(CongestionControl::NewReno));
+        assert_eq!(parse("--n.congestion=cubic").ok(), Some(CongestionControl::Cubic));
+        let error = parse("--n.congestion=bbr").unwrap_err().to_string();
+        assert!(error.contains("n.congestion") && error.contains("newreno"), "{error}");
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub(super) fn settings(kind: DeviceKind) -> &'static [(&'static str, &'static st
             ("ipv6", stack_config::IPV6_HELP),
             ("ipv6-secret", stack_config::SECRET_HELP),
             ("limits", stack_config::LIMITS_HELP),
+            ("congestion", stack_config::CONGESTION_HELP),
             ("pcap", "With .tap: write what passes the interface into this file, as pcapng"),
         ],
         DeviceKind::Block => {

@@ -41,7 +41,7 @@ pub use crate::axum::PeerAddr;
 pub use driver::Driver;
 pub use fata_device::Keepalive;
 pub use fata_tcpip::{
-    AddressConfig, ConfigError, Counters, Ipv6Config, Lease, Limits, StaticRoute,
+    AddressConfig, ConfigError, CongestionControl, Counters, Ipv6Config, Lease, Limits, StaticRoute,
 };
 pub use fata_tcpip::{SocketInfo, SocketOwner, SocketState, Traffic};
 pub use resolve::ResolverCounters;

@@ -9,6 +9,7 @@ use crate::socket::{Accepted, Datagram, Keepalive, ListenerId, TcpId, TcpStatus,
 use crate::time::Instant;
 use crate::wire::ipv4::PROTOCOL_UDP;
 use crate::wire::{dhcp, ipv6, udp};
+use core::time::Duration;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An address as the engine knows it: an IPv4 address in IPv6's clothes without these (RFC 4291
@@ -203,6 +204,12 @@ impl Engine {
     /// Sends small segments at once (true), or gathers them while data is in flight (false).
     pub fn tcp_set_nodelay(&mut self, id: TcpId, nodelay: bool) {
         self.tcp.set_nodelay(id, nodelay);
+    }
+
+    /// How long the peer may owe an answer before the connection ends (the user timeout of RFC 9293
+    /// §3.9.1); `None` is [`Limits::tcp_user_timeout`](crate::Limits::tcp_user_timeout), the default.
+    pub fn tcp_set_user_timeout(&mut self, now: Instant, id: TcpId, timeout: Option<Duration>) {
+        self.tcp.set_user_timeout(now, id, timeout);
     }
 
     /// Asks a silent peer now and then whether it is still there; `None` (the default) does not.

@@ -125,9 +125,8 @@ impl Tcp {
 
     /// See `Engine::tcp_status`.
     pub(crate) fn status(&self, id: TcpId) -> TcpStatus {
-        self.held_connection(id).map_or(TcpStatus::Released, |connection| {
-            connection.status(self.shared.settings.send_bytes)
-        })
+        self.held_connection(id)
+            .map_or(TcpStatus::Released, |connection| connection.status(&self.shared))
     }
 
     /// See `Engine::tcp_addresses`.
@@ -173,7 +172,7 @@ impl Tcp {
         let written = connection.write(now, data, &mut self.shared)?;
         // Refused for want of memory, not of room in the connection's share: nothing that happens
         // to this connection will tell when to try again. (Before `settle`, which may find some.)
-        if written.is_none() && connection.starve(self.shared.settings.send_bytes) {
+        if written.is_none() && connection.starve(&self.shared) {
             self.starved.push_back(id);
         }
         self.settle(now, index);
@@ -222,6 +221,18 @@ impl Tcp {
             connection.set_nodelay(nodelay);
             self.enqueue_if_ready(index);
         }
+    }
+
+    /// See `Engine::tcp_set_user_timeout`.
+    pub(crate) fn set_user_timeout(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        timeout: Option<core::time::Duration>,
+    ) {
+        let _ = self.with_held(now, id, |connection, shared| {
+            connection.set_user_timeout(now, timeout, shared);
+        });
     }
 
     /// See `Engine::tcp_set_keepalive`.

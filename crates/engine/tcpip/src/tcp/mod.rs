@@ -98,6 +98,9 @@ pub(crate) struct Settings {
     large_segment_bytes_ipv6: usize,
     receive_bytes: usize,
     send_bytes: usize,
+    /// What a connection begins with of these.
+    receive_bytes_initial: usize,
+    send_bytes_initial: usize,
     /// The shift of our window field: the least with which `receive_bytes` fits into it.
     window_shift: u8,
     out_of_order_ranges: usize,
@@ -117,6 +120,8 @@ impl Settings {
             large_segment_bytes_ipv6: 0,
             receive_bytes,
             send_bytes: limits.tcp_send_bytes,
+            receive_bytes_initial: limits.tcp_receive_bytes_initial.min(receive_bytes),
+            send_bytes_initial: limits.tcp_send_bytes_initial.min(limits.tcp_send_bytes),
             window_shift: (0..14).find(|shift| receive_bytes >> shift <= 65_535).unwrap_or(14),
             out_of_order_ranges: limits.tcp_out_of_order_ranges,
             congestion: limits.tcp_congestion,
@@ -149,7 +154,7 @@ impl Settings {
 
     /// The window of a segment with SYN, in bytes: it cannot be scaled.
     fn syn_window(&self) -> u32 {
-        self.receive_bytes.min(65_535) as u32
+        self.receive_bytes_initial.min(65_535) as u32
     }
 }
 
@@ -328,7 +333,7 @@ impl Tcp {
             return;
         };
         if let Some(connection) = self.connections.get_mut(index) {
-            connection.on_icmp_error(error, sequence, &mut self.shared);
+            connection.on_icmp_error(now, error, sequence, &mut self.shared);
         }
         self.settle(now, index);
     }

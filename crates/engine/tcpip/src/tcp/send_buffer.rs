@@ -20,10 +20,18 @@ impl SendBuffer {
         self.ring.capacity()
     }
 
-    /// Takes as much of `data` as `max` and the memory allow; returns how much.
-    pub(crate) fn append(&mut self, data: &[u8], max: usize, memory: &mut Memory) -> usize {
+    /// Takes as much of `data` as `limit`, which never exceeds `max`, and the memory allow; returns
+    /// how much.
+    pub(crate) fn append(
+        &mut self,
+        data: &[u8],
+        limit: usize,
+        max: usize,
+        memory: &mut Memory,
+    ) -> usize {
         let used = self.len as usize;
-        let needed = used.saturating_add(data.len()).min(max);
+        let needed = used.saturating_add(data.len()).min(limit);
+        // The limit moves; memory grows in doublings all the same.
         let room = self.ring.reserve(memory, needed, used, max).saturating_sub(used);
         self.ring.write_at(used, &data[..room]);
         self.len += room as u32;
@@ -65,7 +73,7 @@ mod tests {
         let (mut written, mut acknowledged) = (0u32, 0u32);
         for round in 0..2000u32 {
             let chunk: Vec<u8> = (0..round % 700).map(|i| (written + i) as u8).collect();
-            written += buffer.append(&chunk, 5000, &mut memory) as u32;
+            written += buffer.append(&chunk, 5000, 5000, &mut memory) as u32;
             assert!(buffer.len() <= 5000 && buffer.capacity() <= 5000);
             let mut out = vec![0; buffer.len() as usize];
             buffer.copy(0, &mut out);

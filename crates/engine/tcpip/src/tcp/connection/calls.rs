@@ -7,17 +7,18 @@ use crate::tcp::Shared;
 use crate::tcp::reply::reset_header;
 use crate::tcp::timers::NEVER;
 use crate::time::Instant;
+use core::time::Duration;
 
 impl Connection {
     /// See `Engine::tcp_status`.
-    pub(crate) fn status(&self, send_bytes: usize) -> TcpStatus {
+    pub(crate) fn status(&self, shared: &Shared) -> TcpStatus {
         match self.state {
             _ if self.error.is_some() => TcpStatus::Failed(self.error.unwrap_or(TcpError::Reset)),
             State::SynSent | State::SynReceived => TcpStatus::Connecting,
             State::TimeWait | State::Closed if self.receive.unread() == 0 => TcpStatus::Closed,
             _ => TcpStatus::Open {
                 readable: self.receive.unread() > 0 || self.receive.is_finished(),
-                writable: !self.fin_queued && (self.send.len() as usize) < send_bytes,
+                writable: !self.fin_queued && (self.send.len() as usize) < self.send_limit(shared),
             },
         }
     }
@@ -46,6 +47,7 @@ impl Connection {
         if self.receive.unread() > 0 {
             let count = self.receive.read(max, sink, &mut shared.memory);
             self.active_at = now;
+            self.tune_receive_window(now, count, shared);
             self.offer_window(shared);
             return Ok(Some(count));
         }
@@ -69,7 +71,8 @@ impl Connection {
         if data.is_empty() {
             return Ok(Some(0));
         }
-        let count = self.send.append(data, shared.settings.send_bytes, &mut shared.memory);
+        let (limit, most) = (self.send_limit(shared), shared.settings.send_bytes);
+        let count = self.send.append(data, limit, most, &mut shared.memory);
         if count > 0 {
             self.active_at = now;
         }
@@ -80,8 +83,8 @@ impl Connection {
     }
 
     /// A write was refused: whether for want of memory, and for the first time since there was some.
-    pub(crate) fn starve(&mut self, send_bytes: usize) -> bool {
-        let is_share_full = self.send.len() as usize >= send_bytes;
+    pub(crate) fn starve(&mut self, shared: &Shared) -> bool {
+        let is_share_full = self.send.len() as usize >= self.send_limit(shared);
         !is_share_full && !core::mem::replace(&mut self.is_starved, true)
     }
 
@@ -169,6 +172,21 @@ impl Connection {
     /// See `Engine::tcp_set_nodelay`.
     pub(crate) fn set_nodelay(&mut self, nodelay: bool) {
         self.nodelay = nodelay;
+    }
+
+    /// See `Engine::tcp_set_user_timeout`.
+    pub(crate) fn set_user_timeout(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        shared: &Shared,
+    ) {
+        let ms = timeout.map_or(0, |timeout| timeout.as_millis().max(1));
+        self.user_timeout_ms = u32::try_from(ms).unwrap_or(u32::MAX);
+        if self.retransmit_at != NEVER && self.is_open() {
+            // Whatever timer runs must not outlast it, nor end with the old one.
+            self.retransmit_at = self.retransmit_at.min(self.gives_up_at(shared)).max(now);
+        }
     }
 
     /// See `Engine::tcp_set_keepalive`.

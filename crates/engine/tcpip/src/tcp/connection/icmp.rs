@@ -3,16 +3,19 @@
 use super::{Connection, State};
 use crate::error::{TcpError, Unreachable};
 use crate::icmp::IcmpError;
-use crate::path_mtu;
-use crate::tcp::timers::NEVER;
 use crate::tcp::{Seq, Shared};
-use crate::wire::ipv6;
-use core::net::IpAddr;
+use crate::time::Instant;
 
 impl Connection {
     /// An ICMP error about a segment of ours that starts at `sequence` (RFC 5927, RFC 9293
     /// §3.9.2.2).
-    pub(crate) fn on_icmp_error(&mut self, error: IcmpError, sequence: Seq, shared: &mut Shared) {
+    pub(crate) fn on_icmp_error(
+        &mut self,
+        now: Instant,
+        error: IcmpError,
+        sequence: Seq,
+        shared: &mut Shared,
+    ) {
         // RFC 5927 §4.1: only about something that is in flight.
         let is_in_flight = sequence.at_or_after(self.una) && sequence.before(self.max);
         if !is_in_flight || self.is_over() {
@@ -20,7 +23,7 @@ impl Connection {
             return;
         }
         let unreachable = match error {
-            IcmpError::FragmentationNeeded { mtu } => return self.lower_mss(mtu, shared),
+            IcmpError::FragmentationNeeded { mtu } => return self.on_too_big(now, mtu, shared),
             IcmpError::NetworkUnreachable => Unreachable::Network,
             IcmpError::HostUnreachable => Unreachable::Host,
             IcmpError::NeighbourUnreachable => Unreachable::Neighbour,
@@ -58,32 +61,5 @@ impl Connection {
     /// Segments have at most `mss` bytes, because the path to the peer is known to take no more.
     pub(crate) fn limit_to_path(&mut self, mss: u16) {
         self.mss = self.mss.min(mss);
-    }
-
-    /// The path takes less than we thought (RFC 1191 §3.1, RFC 5927 §7.2).
-    fn lower_mss(&mut self, mtu: u16, shared: &mut Shared) {
-        // A router of before RFC 1191 names no size; 576 always was the next plateau for us.
-        let (headers, least) = match self.tuple.remote {
-            IpAddr::V4(_) => (40, path_mtu::IPV4_MIN as u16),
-            // RFC 8201 §4: below it, IPv6 itself must not go.
-            IpAddr::V6(_) => (60, ipv6::MTU_MIN as u16),
-        };
-        let mtu = if mtu == 0 { 576 } else { mtu }.max(least);
-        let mss = mtu - headers;
-        if mss >= self.mss {
-            return;
-        }
-        self.mss = mss;
-        shared.counters.tcp_path_mtu_lowered += 1;
-        if self.is_open() {
-            // What is in flight was lost to size, not to congestion: send it again at once.
-            if self.has_sack {
-                self.lose_all();
-            } else {
-                self.next = self.una;
-                self.retransmit_due = true;
-            }
-            self.timed_at = NEVER;
-        }
     }
 }

@@ -338,7 +338,7 @@ impl Connection {
         } else {
             self.recover_or_grow(now, acked, in_flight, shared);
         }
-        self.tell_writer(shared.settings.send_bytes);
+        self.tell_writer(shared);
     }
 
     /// A measurement by the segment that is timed; or, if none is because something was sent
@@ -359,9 +359,9 @@ impl Connection {
     }
 
     /// Wakes a writer when half of the buffer is free, and anyone who waits for the last ACK.
-    fn tell_writer(&mut self, send_bytes: usize) {
+    fn tell_writer(&mut self, shared: &Shared) {
         let len = self.send.len() as usize;
-        if len == 0 || (self.is_writer_waiting && len <= send_bytes / 2) {
+        if len == 0 || (self.is_writer_waiting && len <= self.send_limit(shared) / 2) {
             self.is_writer_waiting = false;
             self.changes.writable = true;
         }

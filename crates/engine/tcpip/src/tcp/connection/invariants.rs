@@ -43,7 +43,8 @@ impl Connection {
         assert!(self.loss_at == NEVER || self.recovery.is_some());
         // What was promised can be kept.
         let promised = self.edge.since(self.receive.acknowledge()) + self.receive.unread();
-        assert!(self.is_over() || promised as usize <= settings.receive_bytes);
+        assert!(self.is_over() || promised <= self.receive_limit.max(settings.syn_window()));
+        assert!(self.receive_limit as usize <= settings.receive_bytes);
         // (c) What is held stays under its caps.
         assert!(self.send.capacity() <= settings.send_bytes);
         assert!(self.receive.capacity() <= settings.receive_bytes);

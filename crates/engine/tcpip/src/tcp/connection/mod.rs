@@ -3,7 +3,8 @@
 //!
 //! What arrives is handled in `input.rs` (ICMP errors in `icmp.rs`), what leaves is made in
 //! `output.rs`, what is lost is found in `recovery.rs` (or, without SACK, in `duplicates.rs`), what
-//! is due happens in `timeout.rs`, what the program asks for is done in `calls.rs`. None of them
+//! is due happens in `timeout.rs`, how much may be buffered is decided in `tuning.rs`, what the
+//! program asks for is done in `calls.rs`. None of them
 //! knows of tables: after each call the façade ([`super::Tcp`]) looks at what has changed and keeps
 //! demultiplexer, timers, ready list and events in step, in one place ([`super::Tcp::settle`]).
 //!
@@ -17,9 +18,11 @@ mod input;
 #[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
 mod output;
+mod path_mtu;
 mod recovery;
 mod report;
 mod timeout;
+mod tuning;
 
 pub(crate) use output::Written;
 pub(crate) use recovery::Recoveries;
@@ -146,6 +149,8 @@ pub(crate) struct Connection {
     window_shift: u8,
     /// The largest segment that may be sent, options included.
     mss: u16,
+    /// If that is less than at first.
+    narrow: Option<Box<path_mtu::Narrow>>,
     send: SendBuffer,
     /// The program has no more to write: FIN follows the data.
     fin_queued: bool,
@@ -211,6 +216,11 @@ pub(crate) struct Connection {
     edge: Seq,
     /// The shift of our window field.
     receive_shift: u8,
+    /// How far the window opens at most; grows with the rate at which the program reads.
+    receive_limit: u32,
+    /// Bytes that the program has read since `tuned_at`.
+    read_since: u32,
+    tuned_at: Instant,
     /// ACKs to send at once. More than one only if segments came out of order: the sender counts
     /// the duplicates.
     acks_due: u8,
@@ -243,6 +253,8 @@ pub(crate) struct Connection {
     /// The end of FIN-WAIT-2 for a connection that nobody holds.
     linger_at: Instant,
     keepalive: Option<Box<KeepaliveState>>,
+    /// The program's own user timeout in milliseconds; 0 for the one of all connections.
+    user_timeout_ms: u32,
 }
 
 /// The least MSS that we believe, in bytes: else a peer could make us send forty bytes of header
@@ -269,6 +281,7 @@ impl Connection {
         let mut connection = Connection::new(now, tuple, hash, iss, Seq(0), mss);
         connection.timestamp_offset = timestamp_offset;
         connection.receive_shift = shared.settings.window_shift;
+        connection.receive_limit = shared.settings.receive_bytes_initial as u32;
         connection.syn_due = true;
         connection
     }
@@ -282,6 +295,7 @@ impl Connection {
         connection.owner = Owner::Queue(handshake.listener);
         connection.timestamp_offset = handshake.timestamp_offset;
         connection.receive_shift = shared.settings.window_shift;
+        connection.receive_limit = shared.settings.receive_bytes_initial as u32;
         connection.edge = irs + 1 + handshake.receive_window;
         // Our SYN is acknowledged: that is what completed the handshake.
         connection.una = iss + 1;
@@ -329,6 +343,7 @@ impl Connection {
             window_ack: Seq(0),
             window_shift: 0,
             mss,
+            narrow: None,
             send: SendBuffer::default(),
             fin_queued: false,
             fin_acked: false,
@@ -366,6 +381,9 @@ impl Connection {
             receive: ReceiveBuffer::new(receive_next, Ring::default()),
             edge: receive_next,
             receive_shift: 0,
+            receive_limit: 0,
+            read_since: 0,
+            tuned_at: now,
             acks_due: 0,
             unacknowledged: 0,
             segment_max: 0,
@@ -383,6 +401,7 @@ impl Connection {
             keepalive_at: NEVER,
             linger_at: NEVER,
             keepalive: None,
+            user_timeout_ms: 0,
         }
     }
 
@@ -454,7 +473,8 @@ impl Connection {
         let mss = self.payload_room();
         let options = usize::from(self.mss) - mss as usize;
         let room = settings.large_segment_bytes(&self.tuple).saturating_sub(HEADER_LEN + options);
-        let flight_max = self.congestion.window().min(self.window).min(settings.send_bytes as u32);
+        let limit = self.send_limit_unless_short(settings) as u32;
+        let flight_max = self.congestion.window().min(self.window).min(limit);
         let most = (room as u32).min(flight_max / 4);
         (most - most % mss).max(mss)
     }

@@ -180,6 +180,7 @@ impl Connection {
         shared: &mut Shared,
     ) -> Option<Written> {
         self.restart_after_idle(now);
+        self.retry_size(now);
         let plan = self.plan(&shared.settings)?;
         let payload = if let Plan::Data { len, .. } = plan { len } else { 0 };
         let room = self.payload_room();
@@ -371,17 +372,17 @@ impl Connection {
     }
 
     /// Bytes that there is room for beyond RCV.NXT.
-    fn free(&self, shared: &Shared) -> u32 {
-        (shared.settings.receive_bytes as u32).saturating_sub(self.receive.unread())
+    fn free(&self) -> u32 {
+        self.receive_limit.saturating_sub(self.receive.unread())
     }
 
     /// The right edge that could be offered now.
     fn edge_possible(&self, shared: &Shared) -> Seq {
         let next = self.receive.acknowledge();
-        let free = self.free(shared);
+        let free = self.free();
         // Room for the rounding of `advertise`: a little for each of many ACKs.
         let rounding = (1 << self.receive_shift) - 1;
-        let spare = (64 * rounding).min(shared.settings.receive_bytes as u32 / 16);
+        let spare = (64 * rounding).min(self.receive_limit / 16);
         let mut room = free.saturating_sub(spare).min(65_535 << self.receive_shift);
         if shared.memory.is_short() {
             room = room.min(WINDOW_WHEN_SHORT.saturating_sub(self.receive.unread()));
@@ -390,15 +391,15 @@ impl Connection {
     }
 
     /// The least by which the window opens (RFC 9293 §3.8.6.2.2).
-    fn opening_min(&self, shared: &Shared) -> u32 {
-        (shared.settings.receive_bytes as u32 / 2).min(self.mss.into())
+    fn opening_min(&self) -> u32 {
+        (self.receive_limit / 2).min(self.mss.into())
     }
 
     /// The window field of the next segment; moves the right edge there.
     fn advertise(&mut self, shared: &Shared) -> u16 {
         let next = self.receive.acknowledge();
         let possible = self.edge_possible(shared);
-        if possible.since(self.edge) >= self.opening_min(shared) {
+        if possible.since(self.edge) >= self.opening_min() {
             self.edge = possible;
         }
         let window = self.edge.since(next);
@@ -407,7 +408,7 @@ impl Connection {
         // could not be kept. Then it seems to move back by less than a unit, and what was promised
         // before is taken all the same (RFC 7323 §2.4).
         let rounded_up = window.div_ceil(unit);
-        let is_kept = rounded_up.saturating_mul(unit) <= self.free(shared);
+        let is_kept = rounded_up.saturating_mul(unit) <= self.free();
         let field = if is_kept { rounded_up } else { window / unit }.min(65_535);
         self.edge = self.edge.max(next + (field << self.receive_shift));
         field as u16
@@ -426,7 +427,7 @@ impl Connection {
             // An ACK goes soon, and until then the peer has room enough.
             return;
         }
-        if possible.since(self.edge) >= self.opening_min(shared) && now_free >= 2 * known {
+        if possible.since(self.edge) >= self.opening_min() && now_free >= 2 * known {
             self.acks_due = self.acks_due.max(1);
         }
     }

@@ -29,6 +29,9 @@ const PEER_ACK_DELAY: Duration = Duration::from_millis(200);
 /// PTO without a measurement (RFC 8985 §7.2).
 const PROBE_TIMEOUT_UNMEASURED: Duration = Duration::from_secs(1);
 
+/// PTO is not less: neither hosts nor their timers are that exact (Linux adds as much).
+const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(2);
+
 /// Spare ones that are kept for the next connection that sends.
 const SPARE_MAX: usize = 64;
 
@@ -42,13 +45,17 @@ pub(crate) struct Recovery {
     undo: Option<Undo>,
 }
 
+/// Ranges that were sent again and are remembered, in which neighbours are one. What needs more is
+/// not undone.
+const RESENT_RANGES_MAX: usize = 32;
+
 /// How it was before a loss that may have been none.
 struct Undo {
     congestion: Congestion,
-    /// Bytes sent again since, less those that the peer reports to have had already.
-    resent: u32,
-    /// Something was sent again since.
-    has_resent: bool,
+    /// What was sent again since.
+    resent: Vec<Range>,
+    /// Bytes of it that the peer has not reported to have had already.
+    resent_bytes: u32,
     /// Our timestamp clock when something was first sent again.
     resent_clock: Option<u32>,
     /// Since the recovery is over: when this is acknowledged, a duplicate would have been reported.
@@ -142,9 +149,7 @@ impl Connection {
         if is_again {
             recovery.flight.send_again(now, start, end);
             if let Some(undo) = &mut recovery.undo {
-                undo.resent += end.since(start);
-                undo.has_resent = true;
-                undo.resent_clock.get_or_insert(clock);
+                undo.note((start, end), clock);
             }
         } else {
             recovery.flight.send(now, start, end);
@@ -176,7 +181,7 @@ impl Connection {
             return;
         }
         let mut timeout = match self.rtt.smoothed() {
-            Some(smoothed) => 2 * smoothed,
+            Some(smoothed) => (2 * smoothed).max(PROBE_TIMEOUT_MIN),
             None => PROBE_TIMEOUT_UNMEASURED,
         };
         if self.flight() <= self.payload_max() {
@@ -246,11 +251,11 @@ impl Connection {
                 shared.counters.tcp_sack_invalid += 1;
             }
         }
-        if let Some((start, end)) = duplicate {
+        if let Some(duplicate) = duplicate {
             shared.counters.tcp_duplicates_reported += 1;
             self.rack.on_duplicate(una, max);
             if let Some(undo) = &mut recovery.undo {
-                undo.resent = undo.resent.saturating_sub(end.since(start));
+                undo.on_duplicate(duplicate);
             }
         }
         let echo_older = |undo: &Undo| {
@@ -261,7 +266,7 @@ impl Connection {
             recovery.undo.as_ref().is_some_and(|undo| {
                 // All that was sent again had arrived (RFC 3708), or the first ACK answers what was sent
                 // before (RFC 3522).
-                undo.has_resent && (undo.resent == 0 || echo_older(undo))
+                !undo.resent.is_empty() && (undo.resent_bytes == 0 || echo_older(undo))
             }) && (!self.is_recovering || una.at_or_after(self.recover) || duplicate.is_some());
         self.recovery = Some(recovery);
         if is_spurious {
@@ -428,6 +433,7 @@ impl Connection {
             recovery.flight.lose(|_| true);
         }
         self.tail = None;
+        self.loss_at = NEVER;
         self.retransmit_due = true;
     }
 
@@ -446,10 +452,32 @@ impl Undo {
     fn new(congestion: &Congestion) -> Self {
         Undo {
             congestion: *congestion,
-            resent: 0,
-            has_resent: false,
+            resent: Vec::new(),
+            resent_bytes: 0,
             resent_clock: None,
             until: None,
+        }
+    }
+
+    /// [`start`, `end`) is sent again, when our timestamp clock says `clock`.
+    fn note(&mut self, (start, end): Range, clock: u32) {
+        self.resent_clock.get_or_insert(clock);
+        self.resent_bytes = self.resent_bytes.saturating_add(end.since(start));
+        let count = self.resent.len();
+        match self.resent.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ if count < RESENT_RANGES_MAX => self.resent.push((start, end)),
+            _ => {}
+        }
+    }
+
+    /// The peer has got something twice. A network may have doubled it: it counts only if it was
+    /// sent again.
+    fn on_duplicate(&mut self, (start, end): Range) {
+        let was_resent =
+            self.resent.iter().any(|&(from, to)| from.at_or_before(start) && end.at_or_before(to));
+        if was_resent {
+            self.resent_bytes = self.resent_bytes.saturating_sub(end.since(start));
         }
     }
 }

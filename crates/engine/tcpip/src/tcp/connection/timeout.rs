@@ -47,9 +47,10 @@ impl Connection {
     }
 
     /// The user timeout: R2 of RFC 9293 §3.8.3.
-    fn gives_up_at(&self, shared: &Shared) -> Instant {
+    pub(super) fn gives_up_at(&self, shared: &Shared) -> Instant {
         let timeout = match self.state {
             State::SynSent | State::SynReceived => shared.settings.connect_timeout,
+            _ if self.user_timeout_ms > 0 => Duration::from_millis(self.user_timeout_ms.into()),
             _ => shared.settings.user_timeout,
         };
         self.silent_since + timeout
@@ -81,6 +82,9 @@ impl Connection {
             shared.counters.tcp_timeouts += 1;
             let error = self.soft_error.map_or(TcpError::TimedOut, TcpError::Unreachable);
             return self.abort(Some(error), shared);
+        }
+        if self.is_open() && self.una != self.max {
+            self.suspect_size(now, shared);
         }
         match self.state {
             State::SynSent | State::SynReceived => {

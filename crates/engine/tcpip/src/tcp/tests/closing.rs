@@ -284,3 +284,50 @@ fn time_wait_is_capped_and_the_oldest_goes() {
     let mut host = Host::with_limits(limits);
     host.in_state(State::TimeWait).release().is_empty();
 }
+
+/// Pitfall Z03: LAST-ACK ends with the ACK of FIN, not with one of data; and a window that was
+/// closed with data left opens again.
+#[test]
+fn last_ack_ends_only_with_the_ack_of_fin() {
+    with_isns(|mut host| {
+        host.in_state(State::CloseWait).write(b"abc").expect(seg("P.").seq(1).ack(2).data(b"abc"));
+        host.shutdown().expect(seg("F.").seq(4).ack(2));
+        host.rx(seg(".").seq(2).ack(4)).nothing();
+        assert_eq!(host.state(), State::LastAck);
+        host.rx(seg(".").seq(2).ack(4)).rx(seg(".").seq(2).ack(2)).nothing();
+        assert_eq!(host.state(), State::LastAck);
+        host.rx(seg(".").seq(2).ack(5)).release().is_empty();
+    });
+    with_isns(|mut host| {
+        host.in_state(State::CloseWait).rx(seg(".").seq(2).ack(1).win(0));
+        host.write(b"abc").shutdown().nothing();
+        host.rx(seg(".").seq(2).ack(1).win(100)).expect(seg("FP.").seq(1).ack(2).data(b"abc"));
+        assert_eq!(host.state(), State::LastAck);
+        host.rx(seg(".").seq(2).ack(5)).release().is_empty();
+    });
+}
+
+/// Pitfall B04: a RST that comes again, in every state: the first ends the connection, once.
+#[test]
+fn a_reset_that_comes_three_times_frees_once() {
+    for state in SYNCHRONIZED.into_iter().chain([State::SynReceived, State::TimeWait]) {
+        with_isns(|mut host| {
+            host.in_state(state);
+            let peer_has_closed = matches!(
+                state,
+                State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+            );
+            let next = 1 + u32::from(peer_has_closed);
+            for _ in 0..3 {
+                host.rx(seg("R").seq(next)).rx(seg("R.").seq(next).ack(1));
+            }
+            host.out.clear();
+            host.release();
+            if state == State::TimeWait {
+                // A RST does not end it.
+                host.after(60_000);
+            }
+            host.is_empty();
+        });
+    }
+}

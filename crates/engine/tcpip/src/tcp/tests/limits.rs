@@ -71,7 +71,7 @@ fn cookie_keeps_the_options_in_the_timestamp() {
     for isn in ISNS {
         let mut host = crowded(isn);
         let (header, ack) = cookie(&mut host, seg("S").mss(1400).shift(4).ts(100, 0));
-        assert_eq!(header.options.window_shift, Some(5));
+        assert_eq!(header.options.window_shift, Some(7));
         assert_eq!(host.counters().tcp_half_open, 1, "nothing is remembered");
         host.rx(ack.win(100)).nothing().accept();
         // A window of 1600, segments of 1400 with the option.
@@ -337,6 +337,37 @@ fn timeouts_can_be_set() {
     host.in_state(State::FinWait2).release().after(9000).is_empty();
     let mut host = Host::with_limits(limits);
     host.in_state(State::TimeWait).release().after(11_000).is_empty();
+}
+
+/// packetdrill `user_timeout`: a connection's own, set before or while something is in flight.
+#[test]
+fn a_connection_has_a_user_timeout_of_its_own() {
+    let three = Some(core::time::Duration::from_secs(3));
+    with_isns(|mut host| {
+        host.established();
+        host.tcp.set_user_timeout(host.now, host.id(), three);
+        host.write(b"x").pass(2999);
+        assert!(matches!(host.status(), TcpStatus::Open { .. }));
+        host.pass(1);
+        assert_eq!(host.status(), TcpStatus::Failed(TcpError::TimedOut));
+        assert!(host.out.drain(..).next_back().is_some_and(|sent| sent.header.flags.0 & 4 != 0));
+        // What comes later is answered by RST: the block is gone.
+        host.release().rx(seg(".").seq(1).ack(2)).expect(seg("R").seq(2)).is_empty();
+    });
+    with_isns(|mut host| {
+        host.established().write(b"x").pass(100_000);
+        host.tcp.set_user_timeout(host.now, host.id(), three);
+        host.pass(1);
+        assert_eq!(host.status(), TcpStatus::Failed(TcpError::TimedOut));
+    });
+    // And none of its own again; and none for a window that is closed, as long as probes are answered.
+    with_isns(|mut host| {
+        host.established();
+        host.tcp.set_user_timeout(host.now, host.id(), three);
+        host.tcp.set_user_timeout(host.now, host.id(), None);
+        host.write(b"x").pass(200_000);
+        assert!(matches!(host.status(), TcpStatus::Open { .. }));
+    });
 }
 
 /// Connections with output take turns, segment by segment, and replies get theirs.

@@ -21,4 +21,5 @@ mod script;
 mod sending;
 mod syn_received;
 mod syn_sent;
+mod throughput;
 mod timestamps;

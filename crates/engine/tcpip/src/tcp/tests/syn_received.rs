@@ -86,7 +86,7 @@ fn third_segment_may_carry_data_and_fin() {
 fn data_beyond_the_window_of_the_syn_ack_is_refused() {
     with_isns(|mut host| {
         host.listen().rx(seg("S").seq(0).shift(7).mss(1460));
-        host.expect(seg("S.").seq(0).ack(1).win(65_535).shift(5));
+        host.expect(seg("S.").seq(0).ack(1).win(65_535).shift(7));
         host.rx(seg(".").seq(65_536).ack(1).data(&[1; 100]))
             .expect(seg(".").seq(1).ack(1))
             .nothing();
@@ -160,5 +160,31 @@ fn lost_syn_ack_starts_slowly() {
         host.after(1000).expect(seg("S.").seq(0).ack(1)).rx(seg(".").seq(1).ack(1)).accept();
         host.write_stream(0, 3000).expect(seg(".").seq(1).ack(1).stream(0, 1000)).nothing();
         host.after(3000).expect(seg(".").seq(1).ack(1).stream(0, 1000)).nothing();
+    });
+}
+
+/// Pitfall T06: a SYN-ACK that is sent again offers what the first one did, and the window that it
+/// promised counts.
+#[test]
+fn a_syn_ack_that_is_sent_again_is_the_same() {
+    with_isns(|mut host| {
+        host.listen().rx(seg("S").mss(1400).shift(7).ts(500, 0).sack_ok());
+        let first = host.next_sent().header;
+        host.after(1000);
+        let again = host.next_sent().header;
+        let mut expected = first;
+        let clock = |header: &crate::wire::tcp::Header| header.options.timestamps.unwrap();
+        expected.options.timestamps = again.options.timestamps;
+        assert_eq!(again, expected, "but for the clock");
+        assert_eq!(clock(&again).value.wrapping_sub(clock(&first).value), 1000);
+        assert_eq!(clock(&again).echo, 500);
+        host.rx(seg(".").seq(1).ack(1).ts(501, clock(&again).value)).accept();
+        // Beyond 64 KiB: both ends shift.
+        let mut at = 0;
+        while at < 100_000 {
+            host.rx(seg(".").seq(1 + at).ack(1).ts(502, 0).stream(at as usize, 1000));
+            at += 1000;
+        }
+        assert_eq!(host.read_some(200_000), stream(0, 100_000));
     });
 }

@@ -15,7 +15,7 @@ fn active_open_offers_everything_and_connects() {
         let syn = host.next_sent().header;
         assert_eq!(syn.flags.0, 2);
         assert_eq!((syn.window, syn.options.mss), (65_535, Some(1460)));
-        assert_eq!(syn.options.window_shift, Some(5), "1 MiB needs five bits more");
+        assert_eq!(syn.options.window_shift, Some(7), "4 MiB need seven bits more");
         assert!(syn.options.timestamps.is_some());
         assert_eq!(host.status(), TcpStatus::Connecting);
         host.rx(seg("S.").seq(0).ack(1).mss(1000)).expect(seg(".").seq(1).ack(1)).nothing();
@@ -186,8 +186,8 @@ fn window_shift_is_used_only_if_both_offer_it() {
     with_isns(|mut host| {
         host.in_state(State::SynSent);
         host.nodelay().rx(seg("S.").seq(0).ack(1).win(1000).mss(1460).shift(4));
-        // 1 MiB shifted by 5, but for the room for rounding: 64 units of up to 31 bytes.
-        host.expect(seg(".").seq(1).ack(1).win((1_048_576u32 - 64 * 31).div_ceil(32) as u16));
+        // 1 MiB shifted by 7, but for the room for rounding: 64 units of up to 127 bytes.
+        host.expect(seg(".").seq(1).ack(1).win((1_048_576u32 - 64 * 127).div_ceil(128) as u16));
         host.write_stream(0, 3000).expect(seg(".").seq(1).ack(1).stream(0, 1000)).nothing();
         host.rx(seg(".").seq(1).ack(1001).win(125))
             .expect(seg(".").seq(1001).ack(1).stream(1000, 1460));
