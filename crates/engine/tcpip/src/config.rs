@@ -235,7 +235,7 @@ impl std::error::Error for UnknownCongestionControl {}
 pub struct Limits {
     /// TCP connections, from the handshake's end to the close's end. Past it, a SYN is dropped and
     /// `tcp_connect` fails. Default 16,384: an idle connection has no buffers, so this is about
-    /// 7 MiB of control blocks, for the 10,000 idle clients of a busy server with room to spare.
+    /// 10 MiB of control blocks, for the 10,000 idle clients of a busy server with room to spare.
     pub tcp_connections: usize,
     /// Handshakes that wait for the third segment. Past it, SYN cookies take over. Default 1,024:
     /// at one minute per spoofed SYN a table of any size fills, so it only needs to hold the
