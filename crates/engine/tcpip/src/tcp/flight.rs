@@ -20,6 +20,9 @@ const RANGES_MAX: usize = 1024;
 /// in any window of this size.
 const SACKED_RANGES_MAX: usize = 256;
 
+/// Ranges whose memory is kept for the next flight.
+const SPARE_RANGES_MAX: usize = 64;
+
 /// What is known of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -65,7 +68,9 @@ impl Flight {
     /// Forgets everything, but for some memory.
     pub(crate) fn clear(&mut self) {
         self.ranges.clear();
-        self.ranges.shrink_to(32);
+        if self.ranges.capacity() > SPARE_RANGES_MAX {
+            self.ranges.shrink_to(SPARE_RANGES_MAX);
+        }
         (self.sacked, self.lost, self.sacked_ranges) = (0, 0, 0);
     }
 

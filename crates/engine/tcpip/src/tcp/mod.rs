@@ -216,7 +216,7 @@ struct TableLimits {
     accept_backlog: usize,
 }
 
-/// A segment that [`Tcp::poll_transmit`] wrote.
+/// A segment that [`Tcp::poll_transmit_behind`] wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentOut {
     pub(crate) source: IpAddr,

@@ -108,11 +108,13 @@ impl Connection {
         let fin_unsent = self.fin_queued && !self.fin_acked && self.next.at_or_before(data_end);
         let unsent = data_end.since(self.next);
         // What is lost goes first.
-        if (unsent == 0 && !fin_unsent) || self.first_lost().is_some() {
+        if (unsent == 0 && !fin_unsent) || self.has_lost() {
             return None;
         }
         let mss = self.payload_room();
-        let burst = self.burst_max(settings);
+        // Most have a device that does not cut, or little to send.
+        let may_be_large = unsent > mss && settings.large_segment_bytes > 0;
+        let burst = if may_be_large { self.burst_max(settings) } else { mss };
         let peer_room = (self.una + self.window).since(self.next);
         let in_flight = if self.has_sack { self.in_flight() } else { self.next.since(self.una) };
         let mut path_room = self.path_window().saturating_sub(in_flight);

@@ -118,6 +118,11 @@ impl Connection {
         self.recovery.as_ref().is_none_or(|recovery| recovery.flight.is_plain())
     }
 
+    /// Something is lost and not sent again yet.
+    pub(super) fn has_lost(&self) -> bool {
+        self.recovery.as_ref().is_some_and(|recovery| recovery.flight.lost() > 0)
+    }
+
     /// What is lost and not sent again yet, the first of it.
     pub(super) fn first_lost(&self) -> Option<Range> {
         self.recovery.as_ref()?.flight.first_lost()
