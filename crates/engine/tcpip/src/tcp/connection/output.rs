@@ -112,9 +112,7 @@ impl Connection {
             return None;
         }
         let mss = self.payload_room();
-        // Most have a device that does not cut, or little to send.
-        let may_be_large = unsent > mss && settings.large_segment_bytes > 0;
-        let burst = if may_be_large { self.burst_max(settings) } else { mss };
+        let burst = if unsent > mss { self.burst_max(settings) } else { mss };
         let peer_room = (self.una + self.window).since(self.next);
         let in_flight = if self.has_sack { self.in_flight() } else { self.next.since(self.una) };
         let mut path_room = self.path_window().saturating_sub(in_flight);
