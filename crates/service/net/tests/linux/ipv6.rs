@@ -195,7 +195,8 @@ fn an_address_that_linux_has_is_not_used() {
 #[test]
 fn addresses_routers_and_name_servers_from_radvd() {
     with_linux("ipv6::addresses_routers_and_name_servers_from_radvd", || async {
-        give(LINUX6, 64, INTERFACE);
+        // Of the prefix that is advertised, so that Linux knows the way back.
+        give(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1), 64, INTERFACE);
         give(FAR, 128, "lo");
         std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
         let folder = tempfile::tempdir().unwrap();
