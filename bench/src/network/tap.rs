@@ -65,7 +65,10 @@ impl Space {
         let cubic = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
         let status = space.command("sh").args(["-c", cubic]).status().context("sh")?;
         if !status.success() {
-            bail!("Linux cannot be told to use CUBIC: {status}");
+            bail!(
+                "this Linux lets no namespace choose CUBIC; to allow it: \
+                 sysctl -w net.ipv4.tcp_allowed_congestion_control='reno cubic'"
+            );
         }
         Ok(space)
     }
