@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use fata_tcpip::{
-    AddressConfig, Config, Engine, FrameChecksum, Instant, Limits, ListenerId, MacAddress, TcpId,
+    AddressConfig, Config, Engine, FrameChecksum, Instant, Ipv6Config, Limits, ListenerId,
+    MacAddress, TcpId,
 };
 
 use crate::host::{Connection, Host, MTU, PORT};
@@ -15,29 +16,34 @@ pub(crate) struct Fata {
     connections: Vec<TcpId>,
 }
 
+/// An engine at `address`/24, without offloads, and with IPv4 alone: what smoltcp is given.
+pub(crate) fn engine(address: Ipv4Addr, limits: Limits) -> Engine {
+    let last = address.octets()[3];
+    let config = Config {
+        mac: MacAddress([2, 0, 0, 0, 0, last]),
+        mtu: MTU,
+        address: AddressConfig::Static { address, prefix_len: 24, gateway: None, dns: vec![] },
+        ipv6: Ipv6Config::off(),
+        routes: vec![],
+        secret: [last; 32],
+        transmit_checksum_offload: false,
+        segmented_frame_bytes_max: 0,
+        limits,
+    };
+    Engine::new(config, Instant::ZERO).expect("a sound configuration")
+}
+
 impl Host for Fata {
     const NAME: &'static str = "Fata";
 
     fn new(address: Ipv4Addr, connections: usize, buffer_bytes: usize) -> Self {
-        let last = address.octets()[3];
         let limits = Limits {
             tcp_receive_bytes: buffer_bytes,
             tcp_send_bytes: buffer_bytes,
             tcp_accept_backlog: connections.max(16),
             ..Limits::default()
         };
-        let config = Config {
-            mac: MacAddress([2, 0, 0, 0, 0, last]),
-            mtu: MTU,
-            address: AddressConfig::Static { address, prefix_len: 24, gateway: None, dns: vec![] },
-            ipv6: fata_tcpip::Ipv6Config::off(),
-            routes: vec![],
-            secret: [last; 32],
-            transmit_checksum_offload: false,
-            segmented_frame_bytes_max: 0,
-            limits,
-        };
-        let engine = Engine::new(config, Instant::ZERO).expect("a sound configuration");
+        let engine = engine(address, limits);
         Fata { engine, listener: None, backlog: connections.max(16), connections: Vec::new() }
     }
 

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use fata_tcpip::{AddressConfig, Config, Engine, FrameChecksum, Instant, Limits, MacAddress};
+use fata_tcpip::{Engine, FrameChecksum, Instant, Limits};
 
-use crate::host::{FRAME_BYTES_MAX, MTU};
+use crate::fata;
+use crate::host::FRAME_BYTES_MAX;
 use crate::link::{CLIENT, SERVER};
 use crate::table::Report;
 
@@ -16,24 +17,12 @@ const CONNECTIONS: usize = 100_000;
 const PORTS: usize = 10;
 
 fn host(address: Ipv4Addr) -> Engine {
-    let last = address.octets()[3];
     let limits = Limits {
         tcp_connections: CONNECTIONS,
         tcp_accept_backlog: CONNECTIONS,
         ..Limits::default()
     };
-    let config = Config {
-        mac: MacAddress([2, 0, 0, 0, 0, last]),
-        mtu: MTU,
-        address: AddressConfig::Static { address, prefix_len: 24, gateway: None, dns: vec![] },
-        ipv6: fata_tcpip::Ipv6Config::off(),
-        routes: vec![],
-        secret: [last; 32],
-        transmit_checksum_offload: false,
-        segmented_frame_bytes_max: 0,
-        limits,
-    };
-    Engine::new(config, Instant::ZERO).expect("a sound configuration")
+    fata::engine(address, limits)
 }
 
 /// Resident memory of this process, in bytes.
