@@ -86,7 +86,7 @@ pub(crate) struct Server {
 }
 
 /// Rounds in a row before others get their turn.
-const ROUNDS_MAX: usize = 16;
+pub(super) const ROUNDS_MAX: usize = 16;
 
 impl Server {
     pub(crate) fn new(
@@ -161,16 +161,20 @@ impl Server {
 
     /// Takes requests as far as the limits allow; those that are wrong are answered. `None`: there
     /// were none.
+    ///
+    /// Wrong ones count too, for this turn: a frontend on another processor can put a new one where
+    /// the last was as fast as it is refused, and the other tasks would never have theirs.
     fn take(&mut self) -> Result<Option<Vec<Job>>, RingError> {
         let (mut jobs, mut indirect) = (Vec::new(), Vec::new());
-        let mut any = false;
+        let mut taken = 0;
         let mut bytes = self.running_bytes;
         while !self.has_barrier
+            && taken < self.limits.requests_max
             && self.running.len() + jobs.len() + indirect.len() < self.limits.requests_max
             && bytes < self.limits.bytes_max
         {
             let Some((id, wire_operation, request)) = self.ring.take()? else { break };
-            any = true;
+            taken += 1;
             self.counts.add(&self.counts.requests, 1);
             let request = request.and_then(|request| self.check_offered(request));
             let request = match request {
@@ -215,7 +219,7 @@ impl Server {
         if !indirect.is_empty() {
             self.fetch_segments(&mut jobs, indirect);
         }
-        Ok(any.then_some(jobs))
+        Ok((taken > 0).then_some(jobs))
     }
 
     fn check_offered(&self, request: Request) -> Result<Request, RequestError> {

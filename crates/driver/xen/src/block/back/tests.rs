@@ -1,5 +1,5 @@
 use super::super::rig::{BACK, FRONT, Rig};
-use super::server::Server;
+use super::server::{ROUNDS_MAX, Server};
 use super::*;
 use crate::memory::Shared;
 use fata::MemoryDisk;
@@ -408,4 +408,54 @@ proptest! {
         }
         prop_assert_eq!(answers, count);
     }
+}
+
+/// It is on another processor, and puts a wrong request where the last one was refused, for ever.
+#[test]
+fn a_frontend_that_is_refused_without_end_leaves_the_others_their_turn() {
+    use fata_xenbus::Memory;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const MARK: u32 = 0x1234_5678;
+    let rig = Rig::new();
+    let ring = rig.front.grant(BACK, 1, Access::ReadWrite).expect("memory");
+    let channel = rig.front.allocate_unbound(BACK).expect("a port");
+    let mapped = rig.back.map(FRONT, ring.refs(), Access::ReadWrite).expect("granted");
+    let spy = Shared(rig.back.map(FRONT, ring.refs(), Access::ReadWrite).expect("granted"));
+    let theirs = rig.back.bind_interdomain(FRONT, channel.port()).expect("allocated");
+    let _front = Front::new(Shared(ring), 0);
+    let disk: Arc<dyn Block> = Arc::new(MemoryDisk::new(64));
+    let counts = rig.counts.clone();
+    let mut server = Server::new(rig.back.clone(), mapped, theirs, disk, rig.limits, counts);
+    let stop = Arc::new(AtomicBool::new(false));
+    let attacker = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let slot = |index: u32| 64 + (index % 32) as usize * SLOT_BYTES;
+            let arm = |index: u32| {
+                (0..SLOT_BYTES).step_by(4).for_each(|at| spy.store_u32(slot(index) + at, 0xff));
+                spy.store_u32(slot(index) + 8, MARK);
+            };
+            (0..32).for_each(arm);
+            spy.store_u32(0, 32);
+            let mut next = 32_u32;
+            while !stop.load(Ordering::Relaxed) {
+                if spy.load_u32(slot(next) + 8) != MARK {
+                    arm(next);
+                    next = next.wrapping_add(1);
+                    spy.store_u32(0, next);
+                }
+            }
+        }
+    });
+    let most = (ROUNDS_MAX * rig.limits.requests_max) as u64;
+    let mut refused = 0;
+    for _ in 0..200 {
+        if server.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            break;
+        }
+        let before = core::mem::replace(&mut refused, rig.counts.read().refused);
+        assert!(refused - before <= most, "{} in one turn", refused - before);
+    }
+    stop.store(true, Ordering::Relaxed);
+    attacker.join().unwrap();
 }
