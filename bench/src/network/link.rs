@@ -26,22 +26,12 @@ pub(crate) struct Link<H> {
 
 /// Lets `host` send a batch into `frames`.
 #[inline(never)]
-fn client_sends<H: Host>(host: &mut H, now: u64, frames: &mut Batch) {
+fn host_sends<H: Host>(host: &mut H, now: u64, frames: &mut Batch) {
     frames.fill(host, now);
 }
 
 #[inline(never)]
-fn server_sends<H: Host>(host: &mut H, now: u64, frames: &mut Batch) {
-    frames.fill(host, now);
-}
-
-#[inline(never)]
-fn client_receives<H: Host>(host: &mut H, now: u64, frames: &Batch) {
-    frames.each(|frame| host.receive(now, frame));
-}
-
-#[inline(never)]
-fn server_receives<H: Host>(host: &mut H, now: u64, frames: &Batch) {
+fn host_receives<H: Host>(host: &mut H, now: u64, frames: &Batch) {
     frames.each(|frame| host.receive(now, frame));
 }
 
@@ -87,12 +77,12 @@ impl<H: Host> Link<H> {
     pub(crate) fn settle(&mut self) {
         let batch = &mut self.batch;
         loop {
-            client_sends(&mut self.client, self.now, batch);
+            host_sends(&mut self.client, self.now, batch);
             let mut sent = batch.lengths.len();
-            server_receives(&mut self.server, self.now, batch);
-            server_sends(&mut self.server, self.now, batch);
+            host_receives(&mut self.server, self.now, batch);
+            host_sends(&mut self.server, self.now, batch);
             sent += batch.lengths.len();
-            client_receives(&mut self.client, self.now, batch);
+            host_receives(&mut self.client, self.now, batch);
             self.frames += sent as u64;
             if sent == 0 {
                 return;
