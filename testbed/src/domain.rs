@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::capture::Captures;
 use crate::control::POLL_INTERVAL;
 use crate::disks::{self, Attached};
 use crate::error::{Error, Kind, Result};
@@ -75,6 +76,7 @@ struct Inner {
     /// Where its part of the console's file begins: a guest of the same name may have been there.
     console_start: u64,
     disks: Mutex<Vec<Attached>>,
+    captures: Mutex<Captures>,
     files: Vec<PathBuf>,
     end: Mutex<Option<Ended>>,
     /// Set when nothing more can come from the console.
@@ -127,8 +129,10 @@ impl Testbed {
 
         let console = self.console_path(&guest.name);
         let console_start = console.metadata().map_or(0, |metadata| metadata.len());
-        let create = format!("xl create -q -e /share/files/{config} || exit");
-        let (id, created) = self.identify(&guest.name, &create)?;
+        let captures = Captures::prepare(guest, share)?;
+        let paused = if captures.is_empty() { "" } else { " -p" };
+        let create = format!("xl create -q -e{paused} /share/files/{config} || exit");
+        let (id, created) = self.identify(&guest.name, &create, &captures.start_script())?;
         let inner = Inner {
             testbed: self.clone(),
             name: guest.name.clone(),
@@ -137,6 +141,7 @@ impl Testbed {
             console,
             console_start,
             disks: Mutex::new(attached),
+            captures: Mutex::new(captures),
             files: std::mem::take(&mut cleanup.files),
             end: Mutex::new(None),
             complete: AtomicBool::new(false),
@@ -151,7 +156,7 @@ impl Testbed {
     /// When there is no such guest.
     pub fn adopt(&self, name: &str) -> Result<Domain> {
         guest::check_name(name).map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
-        let (id, created) = self.identify(name, "")?;
+        let (id, created) = self.identify(name, "", "")?;
         // Its former life may have been this process's as well.
         let record = self.host.state.join("owners").join(name);
         if owner(&record).is_some_and(|owner| Some(owner) == Process::this().ok()) {
@@ -169,6 +174,7 @@ impl Testbed {
             console,
             console_start,
             disks: Mutex::default(),
+            captures: Mutex::default(),
             files: vec![record],
             end: Mutex::new(None),
             complete: AtomicBool::new(false),
@@ -176,14 +182,16 @@ impl Testbed {
         Ok(Domain { inner: Arc::new(inner) })
     }
 
-    /// Executes `first` in dom0; then finds the domain called `name`: its number, and dom0's clock.
-    fn identify(&self, name: &str, first: &str) -> Result<(u16, f64)> {
+    /// Executes `first` in dom0; then finds the domain called `name`, its number and dom0's clock,
+    /// and executes `then`, which knows the number as `$id`.
+    fn identify(&self, name: &str, first: &str, then: &str) -> Result<(u16, f64)> {
         // The number through the store: asking xl for it would take longer than a guest's boot.
         let script = format!(
             "{first}\n\
              read -r uptime _ </proc/uptime\n\
              for id in $(xenstore-list /local/domain | sort -rn); do\n\
              [ \"$(xenstore-read /local/domain/$id/name 2>/dev/null)\" = '{name}' ] || continue\n\
+             {then}\n\
              echo $id $uptime; exit 0\n\
              done\n\
              echo 'there is no such domain' >&2; exit 1\n"
@@ -361,6 +369,12 @@ impl Domain {
         }
     }
 
+    /// What is missing in the files that its interfaces were captured into, in words, when it has
+    /// ended: nothing when all frames are there.
+    pub fn capture_troubles(&self) -> Vec<String> {
+        self.inner.captures().troubles().to_vec()
+    }
+
     /// Asks it to switch itself off (`xl shutdown`).
     ///
     /// # Errors
@@ -415,6 +429,10 @@ impl Inner {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn captures(&self) -> MutexGuard<'_, Captures> {
+        self.captures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn try_end(&self) -> Result<Option<Ended>> {
         let mut end = self.ended();
         if end.is_some() {
@@ -442,6 +460,13 @@ impl Inner {
         if reason != Reason::Destroyed {
             self.wait_until_quiet();
         }
+        let mut captures = self.captures();
+        if !captures.is_empty() {
+            // Whatever it says: the guest is to go.
+            let said = self.dom0(&Captures::stop_script(self.id)).map(|output| output.text());
+            captures.finish(&said.unwrap_or_default());
+        }
+        drop(captures);
         let destroyed = self.dom0(&format!("xl destroy {}", self.id))?;
         // It may be gone already; a guest that is still there is another matter.
         let said = String::from_utf8_lossy(&destroyed.stderr).into_owned();

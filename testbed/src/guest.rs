@@ -50,6 +50,8 @@ pub struct Vif {
     pub mtu: Option<u16>,
     /// The hotplug script in the host's folder of scripts; `vif-bridge` when there is none.
     pub script: Option<String>,
+    /// A file of this computer that gets its frames, as pcap: the testbed's dom0 captures them.
+    pub capture: Option<PathBuf>,
 }
 
 /// Where an interface's other end is.
@@ -145,12 +147,24 @@ impl Guest {
 impl Vif {
     /// A port of dom0's bridge of this name.
     pub fn bridge(name: impl Into<String>) -> Self {
-        Self { mac: None, link: VifLink::Bridge(name.into()), mtu: None, script: None }
+        Self {
+            mac: None,
+            link: VifLink::Bridge(name.into()),
+            mtu: None,
+            script: None,
+            capture: None,
+        }
     }
 
     /// An interface that the guest of this name serves.
     pub fn backend(domain: impl Into<String>) -> Self {
-        Self { mac: None, link: VifLink::Backend(domain.into()), mtu: None, script: None }
+        Self {
+            mac: None,
+            link: VifLink::Backend(domain.into()),
+            mtu: None,
+            script: None,
+            capture: None,
+        }
     }
 
     /// With this Ethernet address.

@@ -36,6 +36,7 @@
 
 mod accelerator;
 mod cache;
+mod capture;
 mod check;
 mod console;
 mod control;
@@ -57,6 +58,7 @@ mod system;
 mod tools;
 
 pub use accelerator::Accelerator;
+pub use capture::{TCPDUMP_LISTENS, TCPDUMP_WORDS, frames_lost};
 pub use console::Console;
 pub use control::Output;
 pub use domain::{ConsoleReader, Domain, Ended, Reason};

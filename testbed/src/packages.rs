@@ -26,9 +26,9 @@ pub(crate) struct Packages {
     pub(crate) key: Key,
 }
 
-/// Packages beside the hypervisor, its tools and the kernel: a shell, and Xen's store from the
-/// command line.
-const OTHERS: [&str; 2] = ["busybox-static", "xenstore-utils"];
+/// Packages beside the hypervisor, its tools and the kernel: a shell, Xen's store from the command
+/// line, and what captures frames.
+const OTHERS: [&str; 3] = ["busybox-static", "xenstore-utils", "tcpdump"];
 
 /// What to do when apt does not know what every Debian has.
 const SOURCES: &str = "the packages are Debian's: use a Debian (or a chroot of one) of 64-bit PCs, \
@@ -175,7 +175,7 @@ impl Apt {
         names.extend(OTHERS.map(str::to_owned));
         // The tools' libraries, and those that these need. What else the packages depend on is for
         // installing them, or for tools in other languages.
-        let mut next = vec![utilities, "xenstore-utils".to_owned()];
+        let mut next = vec![utilities, "xenstore-utils".to_owned(), "tcpdump".to_owned()];
         while !next.is_empty() {
             let found = self.depends(&next)?;
             next = found.into_iter().filter(|n| is_library(n) && !names.contains(n)).collect();

@@ -1,6 +1,7 @@
 //! Images on a real Xen host, which the testbed boots: Linux's backends serve our frontends, our
 //! backends serve Linux's frontends and ours, and everything is looked at from outside.
 
+use fata_pcap::Reader;
 use fata_testbed::{Disk, DiskSource, Guest, Linux, Testbed, Vif};
 use fata_tests::xen::{PATIENCE, dom0, guest, host, start, succeeds, turn};
 use fata_tests::{Machine, build, fata, free_port, output};
@@ -30,6 +31,45 @@ fn https_answers_outside_through_the_bridge() {
     let page =
         output("curl", &["-sSk", "--retry", "5", "--retry-all-errors", "--max-time", "30", &url]);
     assert!(page.contains("<title>Fata</title>"), "{page}");
+}
+
+#[test]
+fn a_capture_has_the_first_frame_and_the_last_after_ctrl_c() {
+    let _turn = turn();
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let folder = tempfile::tempdir().expect("a folder");
+    let capture = folder.path().join("http.pcap");
+    let file = capture.to_str().expect("UTF-8");
+    let image = build("examples/http", "xen");
+    let image = image.to_str().expect("UTF-8");
+    let (mut machine, _hosts) = run(&["--publish", &publish, "--pcap", file, image]);
+    machine.wait_for("listening on port 80");
+    let url = format!("http://127.0.0.1:{port}/bytes?n=200000");
+    let page = output("curl", &["-sS", "--retry", "5", "--retry-all-errors", "-m", "30", &url]);
+    assert!(page.len() > 1000);
+    output("kill", &["-INT", &machine.id().to_string()]);
+    let (_, console) = machine.wait();
+    assert!(!console.contains("the capture is not complete"), "{console}");
+
+    let bytes = std::fs::read(&capture).expect("the capture is there");
+    let mut reader = Reader::new(&bytes).expect("a capture");
+    let mut frames = Vec::new();
+    while let Some(frame) = reader.next_frame().expect("a whole frame") {
+        assert_eq!(frame.bytes.len(), frame.original_len as usize);
+        frames.push(frame.bytes.to_vec());
+    }
+    // RFC 5227: before all else a machine probes for its address, once here, by ARP without a sender's.
+    let is_probe = |frame: &&Vec<u8>| frame[12..14] == [8, 6] && frame[28..32] == [0; 4];
+    let probe = frames.iter().find(is_probe).expect("the machine's first frame");
+    let from_it = |frame: &&Vec<u8>| frame[6..12] == probe[6..12];
+    assert_eq!(frames.iter().find(from_it), Some(probe));
+    let is_question = |frame: &&Vec<u8>| frame.windows(12).any(|word| word == b"GET /bytes?n");
+    assert_eq!(frames.iter().filter(is_question).count(), 1);
+    assert!(frames.iter().filter(from_it).map(Vec::len).sum::<usize>() > 200_000);
+    // What was acknowledged and is not in the file would be called so.
+    let missing = "_ws.malformed || tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment";
+    assert_eq!(output("tshark", &["-n", "-r", file, "-Y", missing]), "");
 }
 
 #[test]

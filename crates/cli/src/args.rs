@@ -184,8 +184,9 @@ pub(crate) struct Run {
     ///
     /// On unix it is the program that writes the frames of its TAP interface, as pcapng. On virtio it
     /// is QEMU, as pcap, and a card on a TAP interface then leaves no checksums and no large frames to
-    /// this computer. The file can be read at any time, and after Ctrl-C. Xen's frames pass through
-    /// dom0, where tcpdump sees them.
+    /// this computer. On Xen it is tcpdump in dom0, as pcap, from before the guest runs; dom0's kernel
+    /// leaves checksums to others and cuts large frames late, so in this file they may be blank and
+    /// large. The file can be read at any time, and after Ctrl-C.
     #[arg(long, value_name = "FILE", help_heading = "Devices")]
     pub(crate) pcap: Option<PathBuf>,
 

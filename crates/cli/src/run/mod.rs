@@ -147,6 +147,7 @@ pub(crate) fn run(ui: Ui, signals: &mut Signals, request: &Request) -> Result<u8
                 image: &image,
                 memory,
                 devices: &devices,
+                captures: &captures,
                 arguments: &arguments,
                 name: request.name.as_deref(),
             };

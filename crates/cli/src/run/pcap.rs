@@ -1,7 +1,8 @@
 //! `--pcap`: which card is captured into which file.
 //!
 //! On unix the program writes the frames of its TAP interfaces, as pcapng. On virtio QEMU does
-//! (`filter-dump`), as pcap, which every tool reads that reads pcapng.
+//! (`filter-dump`), as pcap, which every tool reads that reads pcapng. On Xen tcpdump does in dom0, on
+//! the other end of the guest's interface, as pcap too.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,8 @@ fn can_capture(target: Target, card: &Card) -> bool {
         Target::Virtio => true,
         // Clients are not the program's own network; their TAP interfaces are this computer's.
         Target::Unix => matches!(card.link, Link::Tap { .. }) && card.role != Role::Client,
-        Target::Xen => false,
+        // An interface that another guest serves has no end in dom0.
+        Target::Xen => !matches!(card.link, Link::Backend { .. }),
     }
 }
 
@@ -81,8 +83,8 @@ fn nothing_to_capture(target: Target, cards: &[Card]) -> Failure {
                 .help("use Fata's own stack, --net tap=INTERFACE, or another target, -t virtio")
         }
         Target::Virtio | Target::Xen => {
-            refused("a guest's frames pass through dom0's kernel, where this tool runs nothing")
-                .help("in dom0: tcpdump -i vifDOMAIN.CARD -w FILE; or capture with -t virtio")
+            refused("the cards are served by another guest: their frames do not pass through dom0")
+                .help("capture that guest's cards, or put these on a bridge: --net bridge=NAME")
         }
     }
 }
@@ -134,6 +136,11 @@ mod tests {
         assert!(wanted.iter().all(|name| folder.path().join(name).exists()), "they are made");
         let bare = files(Target::Virtio, &cards[..2], &folder.path().join("web")).unwrap();
         assert_eq!(bare[0].1, "web.outside");
+        let mut cards = cards;
+        cards[1].link = Link::Backend { domain: "router".into() };
+        let dom0s: Vec<usize> =
+            files(Target::Xen, &cards, &path).unwrap().into_iter().map(|(card, _)| card).collect();
+        assert_eq!(dom0s, [0, 2, 3], "one that another guest serves has no end in dom0");
         assert_eq!(captures(Target::Xen, &cards, None).unwrap(), []);
     }
 
@@ -143,8 +150,10 @@ mod tests {
         let path = Path::new("/dev/null/x");
         let failure = captures(Target::Unix, &user, Some(path)).unwrap_err();
         assert!(failure.what.contains("host's sockets") && failure.help.unwrap().contains("tap="));
-        let failure = captures(Target::Xen, &user, Some(path)).unwrap_err();
-        assert!(failure.what.contains("dom0") && failure.help.unwrap().contains("tcpdump"));
+        let backend = Link::Backend { domain: "router".into() };
+        let served = [card("service", Role::Stack, backend)];
+        let failure = captures(Target::Xen, &served, Some(path)).unwrap_err();
+        assert!(failure.what.contains("dom0") && failure.help.unwrap().contains("bridge="));
         let failure = captures(Target::Virtio, &[], Some(path)).unwrap_err();
         assert!(failure.what.contains("no network card"));
         let failure = captures(Target::Virtio, &user, Some(path)).unwrap_err();

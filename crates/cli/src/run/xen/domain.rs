@@ -106,7 +106,13 @@ impl Domain {
                 }
             };
             let mac = Some(vif.mac.0);
-            guest.vifs.push(fata_testbed::Vif { mac, link, mtu: None, script: None });
+            guest.vifs.push(fata_testbed::Vif {
+                mac,
+                link,
+                mtu: None,
+                script: None,
+                capture: None,
+            });
         }
         for vbd in &self.disks {
             guest.disks.push(fata_testbed::Disk {

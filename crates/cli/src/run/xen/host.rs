@@ -13,6 +13,8 @@ use fata_testbed::AtEnd;
 
 use crate::child::{self, Guard, Tethered, tethered};
 use crate::failure::{Exit, Failure, Result};
+use crate::run::pcap::Capture;
+use crate::run::xen::capture::{self, Dumps};
 use crate::run::xen::domain::Domain;
 use crate::run::xen::said::explain;
 use crate::run::xen::{End, Running};
@@ -59,7 +61,8 @@ impl Host {
     }
 
     /// Creates the domain, paused.
-    pub(super) fn create(&self, domain: &Domain) -> Result<HostDomain> {
+    pub(super) fn create(&self, domain: &Domain, captures: &[Capture]) -> Result<HostDomain> {
+        let tcpdump = capture::find(captures)?;
         let config = domain.xl_config(AtEnd::Preserve)?;
         self.ui.detail(&config);
         // Private: a command line may hold what others need not read.
@@ -84,7 +87,12 @@ impl Host {
         let output = console.streams().stdout.take();
         let input = console.streams().stdin.take();
         let host = Self { ui: self.ui, xl: self.xl.clone() };
-        Ok(HostDomain { host, id, console, output, _input: input, guard: Some(guard) })
+        let guard = Some(guard);
+        let dumps = Dumps::default();
+        // From here on it is destroyed, whatever fails.
+        let mut created = HostDomain { host, id, console, output, _input: input, guard, dumps };
+        created.dumps.start(&tcpdump, &created.id, captures)?;
+        Ok(created)
     }
 
     /// Runs xl to its end; what it said is in the failure.
@@ -116,6 +124,8 @@ pub(crate) struct HostDomain {
     _input: Option<ChildStdin>,
     /// Destroys the domain should this process die.
     guard: Option<Guard>,
+    /// What captures its cards.
+    dumps: Dumps,
 }
 
 impl Running for HostDomain {
@@ -143,11 +153,20 @@ impl Running for HostDomain {
 
     fn destroy(&mut self) {
         if let Some(guard) = self.guard.take() {
+            if !self.dumps.is_empty() {
+                // So that its last frames are captured before its interfaces go.
+                let _ = self.host.xl(&["pause", &self.id]);
+                self.dumps.end();
+            }
             // It is gone already when somebody else destroyed it.
             let _ = self.host.xl(&["destroy", &self.id]);
             guard.dismiss();
             self.console.end();
         }
+    }
+
+    fn capture_troubles(&mut self) -> Vec<String> {
+        self.dumps.troubles()
     }
 }
 

@@ -1,6 +1,7 @@
 //! `fata run -t xen`: a domain of this computer's Xen, or of the testbed's.
 
 mod address;
+mod capture;
 pub(crate) mod domain;
 mod host;
 mod said;
@@ -19,6 +20,7 @@ use crate::image::Image;
 use crate::run::arguments::Arguments;
 use crate::run::console_thread::{ConsoleThread, Seen};
 use crate::run::devices::Devices;
+use crate::run::pcap::Capture;
 use crate::run::report::{Reporter, Started};
 use crate::run::request::{Link, Memory, domain_name};
 use crate::ui::Ui;
@@ -105,6 +107,8 @@ pub(crate) trait Running {
     fn poll_end(&mut self) -> Result<Option<End>>;
     /// Destroys it, and ends its console.
     fn destroy(&mut self);
+    /// What is missing in the files of captured cards, in words, after [`destroy`](Self::destroy).
+    fn capture_troubles(&mut self) -> Vec<String>;
     /// What it said before it had a console, as Xen's log has it.
     fn early_output(&mut self) -> String {
         String::new()
@@ -116,6 +120,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) image: &'a Image,
     pub(crate) memory: Memory,
     pub(crate) devices: &'a Devices,
+    /// Cards whose frames go into files.
+    pub(crate) captures: &'a [Capture],
     pub(crate) arguments: &'a Arguments,
     /// `--name`.
     pub(crate) name: Option<&'a str>,
@@ -141,8 +147,11 @@ pub(crate) fn run(run: Run<'_>, place: &Choice, plan: &Plan<'_>) -> Result<u8> {
         Choice::Host => {
             let host = Host::open(ui)?;
             booting("on this Xen host");
-            let (domain, created) =
-                plan.create(plan.arguments, || host.names(), |domain| host.create(domain))?;
+            let (domain, created) = plan.create(
+                plan.arguments,
+                || host.names(),
+                |domain| host.create(domain, plan.captures),
+            )?;
             watch(run, plan, Created { domain: &domain, place: "host", addresses: &[] }, created)
         }
         Choice::Testbed(name) => {
@@ -150,8 +159,11 @@ pub(crate) fn run(run: Run<'_>, place: &Choice, plan: &Plan<'_>) -> Result<u8> {
             let mut arguments = plan.arguments.clone();
             bed.publish(plan.devices, &mut arguments)?;
             booting(&bed.describe());
-            let (domain, created) =
-                plan.create(&arguments, || bed.names(), |domain| bed.create(domain))?;
+            let (domain, created) = plan.create(
+                &arguments,
+                || bed.names(),
+                |domain| bed.create(domain, plan.captures),
+            )?;
             let addresses = bed.addresses();
             let about = Created { domain: &domain, place: "testbed", addresses: &addresses };
             watch(run, plan, about, created)
@@ -214,7 +226,7 @@ fn watch(
         })
     });
     let stop = |mut running: Box<dyn Running + '_>, console: Option<ConsoleThread>, failure| {
-        running.destroy();
+        destroy(&mut *running, ui);
         if let Some(console) = console {
             console.join().warn(ui);
         }
@@ -253,10 +265,18 @@ fn watch(
     };
     drain(&seen);
     let early = running.early_output();
-    running.destroy();
+    destroy(&mut running, ui);
     let console = console.map(ConsoleThread::join).unwrap_or_default();
     console.warn(ui);
     judge(&plan.image.manifest.package, end, console.exit_code, &early)
+}
+
+/// Destroys the domain, and tells what is missing of its frames.
+fn destroy(running: &mut dyn Running, ui: Ui) {
+    running.destroy();
+    for trouble in running.capture_troubles() {
+        ui.warn(&format!("the capture is not complete: {trouble}"));
+    }
 }
 
 /// Waits until the console of a domain that ended has been read.

@@ -12,6 +12,7 @@ use crate::child::{self, Signals};
 use crate::failure::{Exit, Failure, Result};
 use crate::run::arguments::Arguments;
 use crate::run::devices::Devices;
+use crate::run::pcap::Capture;
 use crate::run::request::{Link, Protocol};
 use crate::run::xen::address::{self, Lease};
 use crate::run::xen::domain::Domain;
@@ -86,8 +87,11 @@ impl Bed {
     }
 
     /// Creates the domain, which then runs.
-    pub(super) fn create(&self, domain: &Domain) -> Result<BedDomain> {
-        let guest = domain.guest(Some(BRIDGE))?;
+    pub(super) fn create(&self, domain: &Domain, captures: &[Capture]) -> Result<BedDomain> {
+        let mut guest = domain.guest(Some(BRIDGE))?;
+        for capture in captures {
+            guest.vifs[capture.card].capture = Some((&capture.file).into());
+        }
         let domain = self.testbed.create(&guest).map_err(|error| match error.kind() {
             // What dom0's xl said stands in the notes.
             Kind::Guest => explain("xl create", &error.notes().join("\n")),
@@ -242,6 +246,10 @@ impl Running for BedDomain {
     fn destroy(&mut self) {
         // A testbed that does not answer takes its guests with it.
         let _ = self.domain.destroy();
+    }
+
+    fn capture_troubles(&mut self) -> Vec<String> {
+        self.domain.capture_troubles()
     }
 
     fn early_output(&mut self) -> String {
