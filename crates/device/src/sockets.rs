@@ -45,6 +45,9 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
     /// Probes the other end while the connection is silent (`Some`), or never (`None`, the
     /// default).
     fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()>;
+    /// How long the other end may owe an answer before the connection ends (RFC 9293 §3.9.1, the
+    /// user timeout); `None` is the host's default.
+    fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 }
 
 /// A listening TCP socket.

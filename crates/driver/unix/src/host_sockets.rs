@@ -142,6 +142,12 @@ impl ByteStream for HostStream {
             ),
         }
     }
+
+    fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        // The host counts milliseconds, and takes 0 for none.
+        let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
+        SockRef::from(&self.0).set_tcp_user_timeout(timeout)
+    }
 }
 
 impl AsyncRead for HostStream {
@@ -266,6 +272,19 @@ mod tests {
         }
         stream.set_keepalive(None).unwrap();
         assert!(!SockRef::from(&stream.0).keepalive().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_user_timeout_reaches_the_host() {
+        let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+        let stream = HostStream(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let told = || SockRef::from(&stream.0).tcp_user_timeout().unwrap();
+        stream.set_user_timeout(Some(Duration::from_secs(7))).unwrap();
+        assert_eq!(told(), Some(Duration::from_secs(7)));
+        stream.set_user_timeout(Some(Duration::from_micros(1))).unwrap();
+        assert_eq!(told(), Some(Duration::from_millis(1)), "the least, not the default");
+        stream.set_user_timeout(None).unwrap();
+        assert_eq!(told(), None);
     }
 
     #[tokio::test]

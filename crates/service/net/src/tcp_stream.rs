@@ -5,6 +5,7 @@ use crate::shared::{Direction, Shared};
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use core::time::Duration;
 use fata_device::{ByteStream, Keepalive};
 use fata_tcpip::{TcpId, TcpStatus};
 use std::future::poll_fn;
@@ -136,6 +137,24 @@ impl TcpStream {
                 Ok(())
             }),
             Kind::Sockets(stream) => stream.set_keepalive(keepalive),
+        }
+    }
+
+    /// How long the other end may owe an answer to what was sent before the connection ends with
+    /// `TimedOut` (RFC 9293 §3.9.1, the user timeout); `None` is the default: the limit
+    /// `tcp_user_timeout`, or the host's.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the network interface failed, or the host's.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match &self.0 {
+            Kind::Engine { shared, id, .. } => shared.act(|state, now| {
+                state.check()?;
+                state.engine.tcp_set_user_timeout(now, *id, timeout);
+                state.want_driver();
+                Ok(())
+            }),
+            Kind::Sockets(stream) => stream.set_user_timeout(timeout),
         }
     }
 }

@@ -508,3 +508,19 @@ async fn keepalive_finds_out_that_the_other_end_is_gone() {
         timeout(Duration::from_secs(100), client.read(&mut [0])).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_user_timeout_ends_a_connection_that_is_owed_an_answer() {
+    let (_left, right, mut client, _server) = connected().await;
+    client.set_user_timeout(Some(Duration::from_secs(5))).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    right.driver.abort();
+    let silent = timeout(Duration::from_secs(60), client.read(&mut [0])).await;
+    assert!(silent.is_err(), "nothing is owed to one that has sent nothing");
+    let asked = tokio::time::Instant::now();
+    client.write_all(b"question").await.unwrap();
+    let answer = timeout(Duration::from_secs(60), client.read(&mut [0])).await;
+    assert_eq!(answer.expect("in time").unwrap_err().kind(), ErrorKind::TimedOut);
+    let waited = asked.elapsed();
+    assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
+}

@@ -46,6 +46,7 @@ async fn an_echo_and_a_half_close() {
         let stream = stack.tcp_connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_keepalive(Some(fata_net::Keepalive::default())).unwrap();
+        stream.set_user_timeout(Some(Duration::from_secs(30))).unwrap();
         let (mut reader, mut writer) = tokio::io::split(stream);
         let sent = pattern(1_000_000);
         let write = async {
