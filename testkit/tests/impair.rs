@@ -1,13 +1,20 @@
-//! `impair` between two network namespaces, both Linux's.
+//! `impair` between two Linuxes, and between Linux and Fata.
 //!
 //! Each test runs itself again in a network namespace of its own, where the left interface stays; the
-//! right one moves into the namespace of a process that does nothing. Both namespaces go with their
-//! processes. Needs root and /dev/net/tun; without them each test says so and passes.
+//! right one moves into the namespace of a process that does nothing, or under a bridge that leads to
+//! our stack. Both namespaces go with their processes. Needs root and /dev/net/tun; without them each
+//! test says so and passes.
 
+use fata_net::{AddressConfig, Config, Ipv6Config, Stack};
 use fata_pcap::{Direction, Reader};
+use fata_unix::Tap;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Says to the second run of a test that it is the second.
 const INSIDE: &str = "FATA_TEST_INSIDE_NAMESPACE";
@@ -53,15 +60,14 @@ fn in_namespace(name: &str, test: impl FnOnce()) {
     assert!(status.success(), "{name} failed inside its namespace: {status}");
 }
 
-/// Two namespaces, 192.0.2.1 and 192.0.2.2, with `impair` between them.
-struct Between {
+/// `impair` between the interfaces `left` and `right`.
+struct Relay {
     impair: Killed,
     stdout: BufReader<std::process::ChildStdout>,
-    _right: Killed,
 }
 
-impl Between {
-    fn start(options: &str) -> Between {
+impl Relay {
+    fn start(options: &str) -> Relay {
         for side in ["left", "right"] {
             run("ip", &format!("tuntap add dev {side} mode tap"));
         }
@@ -76,6 +82,28 @@ impl Between {
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
+        Relay { impair, stdout }
+    }
+
+    /// Ends it, as Ctrl-C does: what it printed.
+    fn interrupt(mut self) -> String {
+        run("kill", &format!("-INT {}", self.impair.0.id()));
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).unwrap();
+        assert!(self.impair.0.wait().unwrap().success());
+        text
+    }
+}
+
+/// Two namespaces, 192.0.2.1 and 192.0.2.2, with `impair` between them.
+struct Between {
+    relay: Relay,
+    _right: Killed,
+}
+
+impl Between {
+    fn start(options: &str) -> Between {
+        let relay = Relay::start(options);
         let right = Killed(
             Command::new("unshare").args(["--net", "sleep", "600"]).spawn().expect("unshare runs"),
         );
@@ -91,16 +119,11 @@ impl Between {
         run("ip", "link set left up");
         run("nsenter", &format!("-n -t {process} ip address add 192.0.2.2/24 dev right"));
         run("nsenter", &format!("-n -t {process} ip link set right up"));
-        Between { impair, stdout, _right: right }
+        Between { relay, _right: right }
     }
 
-    /// Ends it, as Ctrl-C does: what it printed.
-    fn interrupt(mut self) -> String {
-        run("kill", &format!("-INT {}", self.impair.0.id()));
-        let mut text = String::new();
-        self.stdout.read_to_string(&mut text).unwrap();
-        assert!(self.impair.0.wait().unwrap().success());
-        text
+    fn interrupt(self) -> String {
+        self.relay.interrupt()
     }
 }
 
@@ -178,4 +201,110 @@ fn an_interface_that_is_not_there_is_named() {
         .unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && words.contains("fata-none-1"), "{words}");
+}
+
+const LINUX: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+const FATA: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(192, 0, 2, 2), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2));
+/// What each end sends to the other.
+const BYTES: usize = 10 << 20;
+
+/// Linux with [`LINUX`] on the left, and our stack with [`FATA`] behind a bridge on the right.
+fn fata_on_the_right() -> Stack {
+    let set = |name: &str, value: &str| {
+        std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap();
+    };
+    run("ip", "link set lo up");
+    run("ip", "link add bridge type bridge");
+    // Linux would answer for its addresses there as well: past `impair`.
+    set("ipv4/conf/bridge/arp_ignore", "8");
+    run("ip", "tuntap add dev tap mode tap");
+    for name in ["bridge", "right", "tap"] {
+        set(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
+    }
+    for name in ["right", "tap"] {
+        run("ip", &format!("link set {name} master bridge"));
+    }
+    run("ip", &format!("address add {}/24 dev left", LINUX[0]));
+    run("ip", &format!("address add {}/64 dev left nodad", LINUX[1]));
+    for name in ["right", "tap", "bridge", "left"] {
+        run("ip", &format!("link set {name} up"));
+    }
+    let (address, address6) = FATA;
+    let ipv6 = Ipv6Config {
+        addresses: vec![(address6, 64)],
+        is_autoconfigured: false,
+        ..Ipv6Config::default()
+    };
+    let address = AddressConfig::Static { address, prefix_len: 24, gateway: None, dns: vec![] };
+    let config = Config { address, ipv6, ..Config::new([7; 32]) };
+    let (stack, driver) = Stack::over_nic(Box::new(Tap::open("tap").unwrap()), config).unwrap();
+    tokio::spawn(driver);
+    stack
+}
+
+/// Bytes of one end; none is where its neighbour could be.
+fn bytes(end: usize) -> Vec<u8> {
+    (0..BYTES).map(|at| (at * 31 + end * 7 + (at >> 8) * 11 + (at >> 16)) as u8).collect()
+}
+
+/// Sends all of `out` while it receives; whether what came is `expected`.
+async fn exchange(stream: impl AsyncRead + AsyncWrite, out: &[u8], expected: &[u8]) -> bool {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut received = Vec::with_capacity(expected.len());
+    let send = async {
+        writer.write_all(out).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let receive = async { reader.read_to_end(&mut received).await.unwrap() };
+    tokio::join!(send, receive);
+    received == expected
+}
+
+#[test]
+fn every_byte_arrives_between_fata_and_linux_over_a_bad_link() {
+    in_namespace("every_byte_arrives_between_fata_and_linux_over_a_bad_link", || {
+        let relay = Relay::start(
+            "--loss 1% --reorder 5%/2ms --duplicate 1% --corrupt 0.5% --seed 1 --json",
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let transfers = async {
+            let stack = fata_on_the_right();
+            let (ours, theirs) = (bytes(1), bytes(2));
+            for remote in LINUX.map(|address| SocketAddr::new(address, 80)) {
+                // Fata calls.
+                let listener = TcpListener::bind(remote).await.unwrap();
+                let (fata, linux) = tokio::join!(stack.tcp_connect(remote), listener.accept());
+                let (fata, linux) = (fata.unwrap(), linux.unwrap().0);
+                let (fata_has, linux_has) =
+                    tokio::join!(exchange(fata, &ours, &theirs), exchange(linux, &theirs, &ours));
+                assert!(fata_has && linux_has, "{remote}: {fata_has} {linux_has}");
+            }
+            // Linux calls.
+            let listener = stack.tcp_listen(80).await.unwrap();
+            let fata = SocketAddr::from((FATA.0, 80));
+            let (fata, linux) = tokio::join!(listener.accept(), TcpStream::connect(fata));
+            let (fata, linux) = (fata.unwrap().0, linux.unwrap());
+            let (fata_has, linux_has) =
+                tokio::join!(exchange(fata, &ours, &theirs), exchange(linux, &theirs, &ours));
+            assert!(fata_has && linux_has, "Linux called: {fata_has} {linux_has}");
+            let counters = stack.counters();
+            assert!(counters.dropped_tcp_checksum > 0, "bits were flipped: {counters:?}");
+            assert!(counters.tcp_fast_retransmits > 0 && counters.tcp_out_of_order > 0);
+        };
+        let patience = Duration::from_secs(120);
+        let transfers = async { tokio::time::timeout(patience, transfers).await };
+        runtime.block_on(transfers).expect("every byte arrives in time");
+        // It all went that way.
+        let json = relay.interrupt();
+        for direction in ["to_right", "to_left"] {
+            assert!(counter(&json, direction, "bytes_arrived") > 3 * BYTES as u64, "{json}");
+            for kind in ["lost_chance", "reordered", "duplicated", "corrupted"] {
+                assert!(counter(&json, direction, kind) > 10, "{kind}: {json}");
+            }
+        }
+    });
 }

@@ -5,9 +5,13 @@
 //! has [`FATA`] on the other end of the cable. Needs root and /dev/net/tun; without them each test
 //! says so and passes.
 
+#[path = "linux/closing.rs"]
+mod closing;
 #[path = "linux/ipv6.rs"]
 mod ipv6;
 mod support;
+#[path = "linux/transfers.rs"]
+mod transfers;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -105,33 +109,6 @@ fn wait_for_link() {
         String::from_utf8_lossy(&output.stdout).contains("state UP")
     };
     assert!((0..10_000).any(|_| is_up()), "Linux notices that the interface is up");
-}
-
-#[test]
-fn a_hundred_mebibytes_both_ways_over_one_connection() {
-    with_linux("a_hundred_mebibytes_both_ways_over_one_connection", || async {
-        let stack = fata();
-        let bytes = pattern(100 << 20);
-        let listener = stack.tcp_listen(80).await.unwrap();
-        let (server, client) = tokio::join!(listener.accept(), TcpStream::connect(at(FATA, 80)));
-        let (mut fata_reads, mut fata_writes) = tokio::io::split(server.unwrap().0);
-        let (mut linux_reads, mut linux_writes) = client.unwrap().into_split();
-        let (mut to_fata, mut to_linux) = (Vec::new(), Vec::new());
-        tokio::join!(
-            async {
-                fata_writes.write_all(&bytes).await.unwrap();
-                fata_writes.shutdown().await.unwrap();
-            },
-            async {
-                linux_writes.write_all(&bytes).await.unwrap();
-                linux_writes.shutdown().await.unwrap();
-            },
-            async { fata_reads.read_to_end(&mut to_fata).await.unwrap() },
-            async { linux_reads.read_to_end(&mut to_linux).await.unwrap() },
-        );
-        assert!(to_fata == bytes, "what Linux sent arrives whole");
-        assert!(to_linux == bytes, "what Fata sent arrives whole");
-    });
 }
 
 #[test]

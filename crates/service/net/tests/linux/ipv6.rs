@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-const LINUX6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-const FATA6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub(super) const LINUX6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const FATA6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 /// Linux's too, but on no link.
 const FAR: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 1);
 
@@ -21,7 +21,7 @@ fn at(address: Ipv6Addr, port: u16) -> SocketAddr {
 }
 
 /// Gives Linux an address, at once.
-fn give(address: Ipv6Addr, len: u8, interface: &str) {
+pub(super) fn give(address: Ipv6Addr, len: u8, interface: &str) {
     let address = format!("{address}/{len}");
     run("ip", &["-6", "address", "add", &address, "dev", interface, "nodad"]);
 }
@@ -47,7 +47,7 @@ fn fata(ipv6: Ipv6Config) -> Stack {
     stack
 }
 
-fn with_address() -> Ipv6Config {
+pub(super) fn with_address() -> Ipv6Config {
     Ipv6Config { addresses: vec![(FATA6, 64)], is_autoconfigured: false, ..Ipv6Config::default() }
 }
 

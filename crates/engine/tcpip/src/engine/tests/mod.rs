@@ -11,6 +11,7 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 mod link;
+mod martians;
 mod pair;
 mod udp;
 
