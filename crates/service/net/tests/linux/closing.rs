@@ -70,7 +70,8 @@ async fn close(order: Order, mut fata: fata_net::TcpStream, mut linux: TcpStream
         Order::LinuxHalfCloses => close_in_turn(linux, fata, AFTERWARDS).await,
         Order::BothAtOnce => {
             let (ours, theirs) = tokio::join!(fata.shutdown(), linux.shutdown());
-            (ours.unwrap(), theirs.unwrap());
+            ours.unwrap();
+            theirs.unwrap();
             assert_eq!(fata.read(&mut byte).await.unwrap(), 0);
             assert_eq!(linux.read(&mut byte).await.unwrap(), 0);
         }
@@ -130,7 +131,7 @@ fn ten_thousand_connections_closed_in_every_order_leave_nothing() {
             for _ in 0..AT_ONCE - 10 {
                 let order = ORDERS[opened % ORDERS.len()];
                 let family = opened / ORDERS.len() % 2;
-                let (fata, linux) = if opened / ORDERS.len() / 2 % 2 == 0 {
+                let (fata, linux) = if (opened / ORDERS.len() / 2).is_multiple_of(2) {
                     by_linux += 1;
                     let remote = [IpAddr::from(FATA), IpAddr::from(FATA6)][family];
                     let client = TcpStream::connect((remote, 80));
