@@ -86,7 +86,9 @@ fn run(arguments: &Arguments, run: &Run) -> Result<u8> {
         .iter()
         .map(|(host, guest)| testbed.publish(Protocol::Tcp, *host, *guest))
         .collect();
-    for (published, (_, guest)) in published?.iter().zip(&run.publish) {
+    // They are taken back when they are dropped: after the guest has ended.
+    let published = published?;
+    for (published, (_, guest)) in published.iter().zip(&run.publish) {
         say(arguments, &format!("{} leads to {guest}", published.host()));
     }
     let domain = testbed.create(&guest)?;
