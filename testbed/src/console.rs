@@ -1,9 +1,9 @@
 //! The console of a guest that somebody else created.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::console_file::Follower;
 use crate::control::POLL_INTERVAL;
 use crate::error::{Error, Kind, Result};
 use crate::guest;
@@ -57,25 +57,17 @@ impl Console {
     /// When the host is gone, or the console's file cannot be read.
     pub fn follow(&self, mut with: impl FnMut(&[u8])) -> Result<()> {
         let failed = |error| Error::io(format!("read {}", self.file.display()), &error);
-        let mut file = None;
+        let length = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let past = length.saturating_sub(PAST_BYTES_MAX);
+        let mut follower = Follower::new(&self.file, past);
         let list = self.testbed.host.control.share.join("domains");
         let mut seen = std::fs::read_to_string(&list).unwrap_or_default();
         let mut buffer = [0; 4096];
         loop {
-            // It is there from the first word on.
-            if file.is_none() && self.file.exists() {
-                let mut opened = std::fs::File::open(&self.file).map_err(failed)?;
-                let length = opened.metadata().map_err(failed)?.len();
-                let past = length.saturating_sub(PAST_BYTES_MAX);
-                opened.seek(SeekFrom::Start(past)).map_err(failed)?;
-                file = Some(opened);
-            }
-            if let Some(file) = &mut file {
-                let length = file.read(&mut buffer).map_err(failed)?;
-                if length > 0 {
-                    with(&buffer[..length]);
-                    continue;
-                }
+            let length = follower.read(&mut buffer).map_err(failed)?;
+            if length > 0 {
+                with(&buffer[..length]);
+                continue;
             }
             check_interrupted()?;
             self.testbed.host.control.check_alive()?;

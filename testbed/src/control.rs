@@ -93,22 +93,71 @@ impl Control {
             .note(crate::host::last_lines(&state.join("xen.log"), 12)))
     }
 
-    /// Runs a shell script in dom0.
+    /// Runs a shell script in dom0. Whatever ends it early, a deadline or an interruption, it and all
+    /// it started are killed, and nothing of it is left in the shared folder.
     pub(crate) fn run(&self, script: &str, timeout: Duration) -> Result<Output> {
+        crate::host::check_interrupted()?;
+        self.run_until(script, timeout, crate::host::check_interrupted)
+    }
+
+    /// The same for a script that cleans up: an interruption does not end it.
+    pub(crate) fn clean_up(&self, script: &str, timeout: Duration) -> Result<Output> {
+        self.run_until(script, timeout, || Ok(()))
+    }
+
+    fn run_until(
+        &self,
+        script: &str,
+        timeout: Duration,
+        interrupted: impl Fn() -> Result<()>,
+    ) -> Result<Output> {
         let deadline = Instant::now() + timeout;
         let id = self.submit(script)?;
-        if let Some(output) = self.collect(&id, deadline)? {
-            return Ok(output);
+        let why = match self.collect(&id, deadline, interrupted) {
+            Ok(Some(output)) => return Ok(output),
+            Ok(None) => {
+                let what =
+                    format!("a command in dom0 took longer than {} s", timeout.as_secs_f32());
+                Error::new(Kind::Deadline, what).note(script.lines().next().unwrap_or_default())
+            }
+            Err(error) => error,
+        };
+        // When the host is gone, so is the script. That it could not be killed is not what the caller
+        // asks for.
+        let _ = self.kill(&id);
+        Err(why)
+    }
+
+    /// Kills a script's whole process group, and removes its files.
+    fn kill(&self, id: &str) -> Result<()> {
+        let deadline = Instant::now() + KILL_TIME_MAX;
+        // One that dom0 has not taken yet is taken back; else its group is there in a moment.
+        if std::fs::remove_file(self.share.join("in").join(id)).is_ok() {
+            return Ok(());
         }
-        // Its whole process group, and then its files.
-        let pid = self.share.join("run").join(format!("{id}.pid"));
-        if let Some(group) = std::fs::read_to_string(pid).ok().and_then(|t| t.trim().parse().ok()) {
-            let _: u32 = group;
-            self.submit(&format!("kill -9 -{group}"))?;
-            let _ = self.collect(&id, Instant::now() + KILL_TIME_MAX)?;
+        let file = self.share.join("run").join(format!("{id}.pid"));
+        let group = || std::fs::read_to_string(&file).ok()?.trim().parse::<u32>().ok();
+        let ended = || self.share.join("out").join(format!("{id}.rc")).exists();
+        let mut killer = None;
+        while Instant::now() < deadline && !ended() {
+            match group() {
+                Some(group) => {
+                    // Its number is known a moment before it is a group.
+                    let kill = format!("kill -9 -{group}");
+                    killer = Some(self.submit(&format!("{kill} || {{ sleep 1; {kill}; }}"))?);
+                    break;
+                }
+                None => {
+                    self.check_alive()?;
+                    std::thread::sleep(POLL_INTERVAL);
+                }
+            }
         }
-        let what = format!("a command in dom0 took longer than {} s", timeout.as_secs_f32());
-        Err(Error::new(Kind::Deadline, what).note(script.lines().next().unwrap_or_default()))
+        // The results are what `collect` takes away.
+        for id in killer.as_deref().into_iter().chain([id]) {
+            let _ = self.collect(id, deadline, || Ok(()))?;
+        }
+        Ok(())
     }
 
     /// Gives dom0 a script; its id tells where the results will be.
@@ -139,8 +188,14 @@ impl Control {
         }
     }
 
-    /// The results of a script, none when the deadline passes before it ends.
-    fn collect(&self, id: &str, deadline: Instant) -> Result<Option<Output>> {
+    /// The results of a script, none when the deadline passes before it ends; an error as soon as
+    /// `interrupted` is one.
+    fn collect(
+        &self,
+        id: &str,
+        deadline: Instant,
+        interrupted: impl Fn() -> Result<()>,
+    ) -> Result<Option<Output>> {
         let path = |kind: &str| self.share.join("out").join(format!("{id}.{kind}"));
         loop {
             if let Ok(status) = std::fs::read_to_string(path("rc")) {
@@ -167,9 +222,12 @@ impl Control {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            crate::host::check_interrupted()?;
+            interrupted()?;
             self.check_alive()?;
             std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,12 @@
 //! A guest that was given to the host: its console, and its end.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::capture::Captures;
+use crate::console_file::{ConsoleFile, Follower};
 use crate::control::POLL_INTERVAL;
 use crate::disks::{self, Attached};
 use crate::error::{Error, Kind, Result};
@@ -29,6 +29,10 @@ const QUIET_TIME: Duration = Duration::from_millis(300);
 
 /// The line in which a machine says its exit code, up to the code.
 const EXIT_CODE: &str = "fata: exit code ";
+
+/// How far from a console's end that line can be, in bytes, for the end of a guest to be noticed by
+/// it. Nothing is behind it but what the machine's own end says.
+const LAST_BYTES: u64 = 4096;
 
 /// Why a guest ended: SCHEDOP_shutdown's reason (Xen's public header sched.h), or what was done to
 /// it.
@@ -72,9 +76,7 @@ struct Inner {
     id: u16,
     /// dom0's clock when it had been created, in seconds.
     created: f64,
-    console: PathBuf,
-    /// Where its part of the console's file begins: a guest of the same name may have been there.
-    console_start: u64,
+    console: ConsoleFile,
     disks: Mutex<Vec<Attached>>,
     captures: Mutex<Captures>,
     files: Vec<PathBuf>,
@@ -91,6 +93,16 @@ impl Testbed {
     /// When the guest cannot be said to Xen, a file cannot be read, or `xl` refuses: with what it
     /// says.
     pub fn create(&self, guest: &Guest) -> Result<Domain> {
+        self.create_within(guest, CREATE_TIME_MAX)
+    }
+
+    /// The same, for at most `timeout`, and never for longer than three minutes. A guest that is not
+    /// there by then, or before an [`interrupt`](crate::interrupt), is never there.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and when the time is over: [`Kind::Deadline`].
+    pub fn create_within(&self, guest: &Guest, timeout: Duration) -> Result<Domain> {
+        let deadline = Instant::now() + timeout.min(CREATE_TIME_MAX);
         let usage = |error: guest::ConfigError| Error::new(Kind::Usage, error.to_string());
         guest::check_name(&guest.name).map_err(usage)?;
         self.sweep_orphans()?;
@@ -121,25 +133,38 @@ impl Testbed {
         // An emulated counter runs evenly, whatever its processor says about it.
         let native_tsc = guest.native_tsc || self.accelerator() == "tcg";
         let said = Guest { native_tsc, ..guest.clone() };
-        let text = guest::config_text(&said, &paths).map_err(usage)?;
+        let mut text = guest::config_text(&said, &paths).map_err(usage)?;
+        // By this a guest that was made by half is told from others of its name.
+        let uuid = files::uuid()?;
+        text.push_str(&format!("uuid = \"{uuid}\"\n"));
         let config = share.join("files").join(format!("{}.cfg.{}", guest.name, files::unique()));
         files::write_whole(&config, text.as_bytes())?;
         cleanup.files.push(config.clone());
         let config = config.file_name().unwrap_or_default().to_string_lossy().into_owned();
 
-        let console = self.console_path(&guest.name);
-        let console_start = console.metadata().map_or(0, |metadata| metadata.len());
+        let console = ConsoleFile::new(self.console_path(&guest.name));
         let captures = Captures::prepare(guest, share)?;
         let paused = if captures.is_empty() { "" } else { " -p" };
         let create = format!("xl create -q -e{paused} /share/files/{config} || exit");
-        let (id, created) = self.identify(&guest.name, &create, &captures.start_script())?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let then = captures.start_script();
+        let (id, created) = self.identify(&guest.name, &create, &then, left).or_else(|error| {
+            // What xl refuses it takes away itself.
+            if error.kind() != Kind::Deadline {
+                return Err(error);
+            }
+            // The first error is the one to tell.
+            let _ = self.host.control.clean_up(&destroy_script(&uuid), COMMAND_TIME_MAX);
+            crate::host::check_interrupted()?;
+            let what = format!("the guest {} could not be created in time", guest.name);
+            Err(Error::new(Kind::Deadline, what))
+        })?;
         let inner = Inner {
             testbed: self.clone(),
             name: guest.name.clone(),
             id,
             created,
             console,
-            console_start,
             disks: Mutex::new(attached),
             captures: Mutex::new(captures),
             files: std::mem::take(&mut cleanup.files),
@@ -156,7 +181,7 @@ impl Testbed {
     /// When there is no such guest.
     pub fn adopt(&self, name: &str) -> Result<Domain> {
         guest::check_name(name).map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
-        let (id, created) = self.identify(name, "", "")?;
+        let (id, created) = self.identify(name, "", "", COMMAND_TIME_MAX)?;
         // Its former life may have been this process's as well.
         let record = self.host.state.join("owners").join(name);
         if owner(&record).is_some_and(|owner| Some(owner) == Process::this().ok()) {
@@ -164,15 +189,13 @@ impl Testbed {
         }
         self.sweep_orphans()?;
         let record = self.record_owner(name)?;
-        let console = self.console_path(name);
-        let console_start = console.metadata().map_or(0, |metadata| metadata.len());
+        let console = ConsoleFile::new(self.console_path(name));
         let inner = Inner {
             testbed: self.clone(),
             name: name.to_owned(),
             id,
             created,
             console,
-            console_start,
             disks: Mutex::default(),
             captures: Mutex::default(),
             files: vec![record],
@@ -184,7 +207,13 @@ impl Testbed {
 
     /// Executes `first` in dom0; then finds the domain called `name`, its number and dom0's clock,
     /// and executes `then`, which knows the number as `$id`.
-    fn identify(&self, name: &str, first: &str, then: &str) -> Result<(u16, f64)> {
+    fn identify(
+        &self,
+        name: &str,
+        first: &str,
+        then: &str,
+        timeout: Duration,
+    ) -> Result<(u16, f64)> {
         // The number through the store: asking xl for it would take longer than a guest's boot.
         let script = format!(
             "{first}\n\
@@ -197,10 +226,7 @@ impl Testbed {
              echo 'there is no such domain' >&2; exit 1\n"
         );
         let doing = if first.is_empty() { "find" } else { "create" };
-        let said = self
-            .dom0(&script, CREATE_TIME_MAX)?
-            .check(&format!("{doing} the guest {name}"))?
-            .text();
+        let said = self.dom0(&script, timeout)?.check(&format!("{doing} the guest {name}"))?.text();
         let numbers = said.split_once(' ').and_then(|(id, uptime)| {
             Some((id.parse::<u16>().ok()?, uptime.trim().parse::<f64>().ok()?))
         });
@@ -224,6 +250,11 @@ impl Testbed {
             if guest::check_name(&name).is_err() || owner(&path).is_none_or(|o| o.is_alive()) {
                 continue;
             }
+            // The name may have become another's in the meantime, and must not during this.
+            let _lock = files::lock_folder(&folder)?;
+            if owner(&path).is_none_or(|owner| owner.is_alive()) {
+                continue;
+            }
             let gone = self.dom0(&format!("xl destroy {name}"), COMMAND_TIME_MAX)?.status != 0;
             // One that is not there may still be on its way: dom0 finishes what it was told.
             let age = path.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -239,22 +270,40 @@ impl Testbed {
     /// Notes whose the guest `name` is, for those who come after an owner that was killed: before
     /// the guest is there, so that there is never one without.
     fn record_owner(&self, name: &str) -> Result<PathBuf> {
-        let path = self.host.state.join("owners").join(name);
-        if let Some(owner) = owner(&path)
-            && owner.is_alive()
-        {
-            let what = format!("there is a guest {name} on {} already", self.name());
-            return Err(Error::new(Kind::Resource, what).help("give it another name"));
-        }
-        let text = serde_json::to_vec(&Process::this()?).expect("a process is plain data");
-        files::write_whole(&path, &text)?;
-        Ok(path)
+        take_name(&self.host.state.join("owners"), name).map_err(|error| match error.kind() {
+            Kind::NameTaken => error.note(format!("on the Xen host {}", self.name())),
+            _ => error,
+        })
     }
+}
+
+/// Makes the name of a guest this process's own, in the folder `owners`: one of all who want it at
+/// once gets it.
+fn take_name(owners: &Path, name: &str) -> Result<PathBuf> {
+    let _lock = files::lock_folder(owners)?;
+    let path = owners.join(name);
+    if owner(&path).is_some_and(|owner| owner.is_alive()) {
+        let what = format!("there is a guest {name} already");
+        return Err(Error::new(Kind::NameTaken, what).help("give it another name"));
+    }
+    let text = serde_json::to_vec(&Process::this()?).expect("a process is plain data");
+    files::write_whole(&path, &text)?;
+    Ok(path)
 }
 
 /// Whose a guest is, by the file that says so.
 fn owner(path: &Path) -> Option<Process> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// Destroys what there is of a guest that may have been made by half: it has its UUID from the first
+/// moment, before its name.
+fn destroy_script(uuid: &str) -> String {
+    format!(
+        "xl list -v | grep -F '{uuid}' | while read -r _ id _; do\n\
+         xl destroy $id\n\
+         done\n"
+    )
 }
 
 /// Files that go when a guest could not be created.
@@ -282,14 +331,16 @@ impl Domain {
         &self.inner.name
     }
 
-    /// What it writes to its console, from the beginning, as it comes.
+    /// What it writes to its console, from the beginning, as it comes. Whoever reads so slowly that
+    /// what it has not read yet is more than 16 MiB misses the oldest, and reads a line that says so.
     pub fn console_reader(&self) -> ConsoleReader {
-        ConsoleReader { inner: self.inner.clone(), file: None, deadline: None }
+        let follower = self.inner.console.follow();
+        ConsoleReader { inner: self.inner.clone(), follower, deadline: None }
     }
 
-    /// What it has written to its console so far.
+    /// What it has written to its console so far, the last 16 MiB of it.
     pub fn console(&self) -> Vec<u8> {
-        self.inner.console_bytes()
+        self.inner.console.bytes()
     }
 
     /// Types `bytes` on its console.
@@ -311,16 +362,17 @@ impl Domain {
     /// When `timeout` passes or the guest ends before: with what it said last.
     pub fn wait_for(&self, text: &str, timeout: Duration) -> Result<Vec<u8>> {
         let deadline = Instant::now() + timeout;
-        let mut seen = u64::MAX;
+        let mut seen = 0;
         loop {
             let ended = self.inner.complete.load(Ordering::Acquire);
-            let length = self.inner.console_length();
-            if length != seen || ended {
-                seen = length;
-                let bytes = self.inner.console_bytes();
+            if self.inner.console.end() != seen || ended {
+                // What was read before may have held its beginning.
+                let begun = u64::try_from(text.len().saturating_sub(1)).unwrap_or_default();
+                let (place, bytes) = self.inner.console.bytes_from(seen.saturating_sub(begun));
                 if bytes.windows(text.len().max(1)).any(|window| window == text.as_bytes()) {
-                    return Ok(bytes);
+                    return Ok(self.inner.console.bytes());
                 }
+                seen = place + bytes.len() as u64;
             }
             crate::host::check_interrupted()?;
             let late = Instant::now() >= deadline;
@@ -329,7 +381,7 @@ impl Domain {
                 let what = format!("{} {why} before it said {text:?}", self.inner.name);
                 let kind = if ended { Kind::Guest } else { Kind::Deadline };
                 return Err(Error::new(kind, what)
-                    .note(tail(&self.inner.console_bytes()))
+                    .note(tail(&self.inner.console.bytes()))
                     .note(self.early_output()));
             }
             self.try_end()?;
@@ -405,22 +457,6 @@ impl Inner {
         self.testbed.dom0(script, COMMAND_TIME_MAX)
     }
 
-    fn console_length(&self) -> u64 {
-        let length = self.console.metadata().map_or(0, |metadata| metadata.len());
-        length.saturating_sub(self.console_start)
-    }
-
-    fn console_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if let Ok(mut file) = std::fs::File::open(&self.console)
-            && file.seek(SeekFrom::Start(self.console_start)).is_ok()
-        {
-            // What can be read is what there is.
-            let _ = file.read_to_end(&mut bytes);
-        }
-        bytes
-    }
-
     fn early_output(&self) -> String {
         early_lines(&self.testbed.xen_log(), self.id)
     }
@@ -440,6 +476,7 @@ impl Inner {
         }
         let list = self.testbed.host.control.share.join("domains");
         let list = std::fs::read_to_string(list).unwrap_or_default();
+        self.console.give_back();
         let Some(reason) = reason_in(&list, self.id, self.created) else {
             self.testbed.host.control.check_alive()?;
             return Ok(None);
@@ -463,11 +500,14 @@ impl Inner {
         let mut captures = self.captures();
         if !captures.is_empty() {
             // Whatever it says: the guest is to go.
-            let said = self.dom0(&Captures::stop_script(self.id)).map(|output| output.text());
-            captures.finish(&said.unwrap_or_default());
+            let stop = Captures::stop_script(self.id);
+            let said = self.testbed.host.control.clean_up(&stop, COMMAND_TIME_MAX);
+            captures.finish(&said.map(|output| output.text()).unwrap_or_default());
         }
         drop(captures);
-        let destroyed = self.dom0(&format!("xl destroy {}", self.id))?;
+        // Whoever is interrupted still takes its guests with it.
+        let control = &self.testbed.host.control;
+        let destroyed = control.clean_up(&format!("xl destroy {}", self.id), COMMAND_TIME_MAX)?;
         // It may be gone already; a guest that is still there is another matter.
         let said = String::from_utf8_lossy(&destroyed.stderr).into_owned();
         if destroyed.status != 0 && !said.contains("does not exist") && !said.contains("invalid") {
@@ -478,7 +518,7 @@ impl Inner {
             // They go with the host at the latest.
             let _ = std::fs::remove_file(path);
         }
-        let code = exit_code(&self.console_bytes())
+        let code = exit_code(&self.console.bytes())
             .or_else(|| exit_code(self.early_output().as_bytes()))
             .or_else(|| (reason == Reason::Poweroff).then_some(0));
         let ended = Ended { reason, exit_code: code };
@@ -490,15 +530,22 @@ impl Inner {
     /// Waits until the console's daemon has surely read all that the guest wrote.
     fn wait_until_quiet(&self) {
         let begin = Instant::now();
+        let (mut seen, mut last) = (u64::MAX, false);
         loop {
             let age = self
                 .console
+                .path()
                 .metadata()
                 .and_then(|metadata| metadata.modified())
                 .ok()
                 .and_then(|time| SystemTime::now().duration_since(time).ok());
             // The machine's last line of all. A daemon that goes on for seconds is broken.
-            let last = exit_code(&self.console_bytes()).is_some();
+            let end = self.console.end();
+            if end != seen {
+                seen = end;
+                let (_, lately) = self.console.bytes_from(end.saturating_sub(LAST_BYTES));
+                last = exit_code(&lately).is_some();
+            }
             let quiet = begin.elapsed() >= QUIET_TIME && age.is_none_or(|age| age >= QUIET_TIME);
             if last || quiet || begin.elapsed() > 20 * QUIET_TIME {
                 return;
@@ -513,7 +560,7 @@ impl Inner {
 #[derive(Debug)]
 pub struct ConsoleReader {
     inner: Arc<Inner>,
-    file: Option<std::fs::File>,
+    follower: Follower,
     deadline: Option<Instant>,
 }
 
@@ -534,17 +581,9 @@ impl std::io::Read for ConsoleReader {
         loop {
             // In this order: what comes between the two would be lost in the other.
             let complete = self.inner.complete.load(Ordering::Acquire);
-            if self.file.is_none()
-                && let Ok(mut file) = std::fs::File::open(&self.inner.console)
-            {
-                file.seek(SeekFrom::Start(self.inner.console_start))?;
-                self.file = Some(file);
-            }
-            if let Some(file) = &mut self.file {
-                let length = file.read(buffer)?;
-                if length > 0 {
-                    return Ok(length);
-                }
+            let length = self.follower.read(buffer)?;
+            if length > 0 {
+                return Ok(length);
             }
             if complete {
                 return Ok(0);
@@ -643,6 +682,35 @@ mod tests {
         assert_eq!(reason_in(list, 6, 48.0), None, "created after the list was begun");
         assert_eq!(reason_in("", 3, 0.0), None);
         assert_eq!(reason_in("noise\nnoise\n", 3, 0.0), None);
+    }
+
+    #[test]
+    fn one_of_all_who_want_a_name_at_once_gets_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let owners = folder.path();
+        for round in 0..50 {
+            let name = &format!("web{round}");
+            let start = &std::sync::Barrier::new(4);
+            let taken: Vec<_> = std::thread::scope(|scope| {
+                let take = || {
+                    start.wait();
+                    take_name(owners, name)
+                };
+                let takers: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+                takers.into_iter().map(|taker| taker.join().unwrap()).collect()
+            });
+            let refused = taken.iter().filter_map(|taken| taken.as_ref().err());
+            let kinds: Vec<_> = refused.map(Error::kind).collect();
+            assert_eq!(kinds, [Kind::NameTaken; 3]);
+        }
+        // What an owner leaves that was killed is anybody's.
+        let mut command = std::process::Command::new("cat");
+        let mut killed = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let owner = serde_json::to_vec(&Process::of(killed.id()).unwrap()).unwrap();
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        std::fs::write(owners.join("left"), owner).unwrap();
+        take_name(owners, "left").unwrap();
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum Kind {
     Packages,
     /// Something of this computer is taken or not permitted: a port, a TAP interface, KVM.
     Resource,
+    /// A guest of this name is there already.
+    NameTaken,
     /// The Xen host does not start, or has ended.
     Host,
     /// The Xen host refuses a guest, or a command in dom0 fails.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::control::POLL_INTERVAL;
 use crate::error::{Error, Result};
 
 /// The entries of a folder, sorted.
@@ -31,6 +32,22 @@ pub(crate) fn write_whole(path: &Path, data: &[u8]) -> Result<()> {
     std::fs::rename(&unfinished, path).map_err(failed)
 }
 
+/// Waits for the lock of a folder, which one at a time holds among all processes, as long as the
+/// file that is returned is open.
+pub(crate) fn lock_folder(path: &Path) -> Result<std::fs::File> {
+    let failed = |error| Error::io(format!("lock {}", path.display()), &error);
+    let folder = std::fs::File::open(path).map_err(failed)?;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
+            Err(std::fs::TryLockError::WouldBlock) => {}
+        }
+        crate::host::check_interrupted()?;
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
 /// Makes a folder and its parents.
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path)
@@ -51,4 +68,10 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
 pub(crate) fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A UUID that nothing else has (random(4)).
+pub(crate) fn uuid() -> Result<String> {
+    let text = read(Path::new("/proc/sys/kernel/random/uuid"))?;
+    Ok(String::from_utf8_lossy(&text).trim().to_owned())
 }

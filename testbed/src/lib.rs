@@ -39,6 +39,7 @@ mod cache;
 mod capture;
 mod check;
 mod console;
+mod console_file;
 mod control;
 mod cpio;
 mod disks;

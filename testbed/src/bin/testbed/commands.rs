@@ -91,8 +91,8 @@ fn run(arguments: &Arguments, run: &Run) -> Result<u8> {
     for (published, (_, guest)) in published.iter().zip(&run.publish) {
         say(arguments, &format!("{} leads to {guest}", published.host()));
     }
-    let domain = testbed.create(&guest)?;
     let deadline = Instant::now() + seconds(run.timeout);
+    let domain = testbed.create_within(&guest, seconds(run.timeout))?;
     let late = follow(&domain, deadline)?;
     let ended = if late { Some(domain.destroy()?) } else { domain.try_end()? };
     let ended = ended.expect("a console ends when its guest has ended");

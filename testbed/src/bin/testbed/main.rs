@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             ExitCode::from(match error.kind() {
                 Kind::Usage => 2,
                 Kind::Io => 74,
-                Kind::Resource => 76,
+                Kind::Resource | Kind::NameTaken => 76,
                 Kind::Tool | Kind::Packages => 77,
                 Kind::Host | Kind::Guest => 78,
                 Kind::Deadline => 79,

@@ -5,7 +5,8 @@
 //! until it was read, and is destroyed by us.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write as _};
+use std::fs::File;
+use std::io::{Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Output, Stdio};
 
@@ -17,7 +18,7 @@ use crate::run::pcap::Capture;
 use crate::run::xen::capture::{self, Dumps};
 use crate::run::xen::domain::Domain;
 use crate::run::xen::said::explain;
-use crate::run::xen::{End, Running};
+use crate::run::xen::{End, Running, WORK_TICK};
 use crate::ui::Ui;
 
 /// The bridge that xl's own default names, and Debian's and Xen's documentation make.
@@ -54,16 +55,25 @@ impl Host {
     }
 
     /// The names of all domains.
-    pub(super) fn names(&self) -> Result<Vec<String>> {
-        let listed = text(&self.xl(&["list"])?.stdout);
+    pub(super) fn names(&self, check: &dyn Fn() -> Result<()>) -> Result<Vec<String>> {
+        let listed = text(&self.xl_while(check, &["list"])?.stdout);
         let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
         Ok(names.map(str::to_owned).collect())
     }
 
-    /// Creates the domain, paused.
-    pub(super) fn create(&self, domain: &Domain, captures: &[Capture]) -> Result<HostDomain> {
+    /// Creates the domain, paused, unless `check` fails before; then nothing is left of it.
+    pub(super) fn create(
+        &self,
+        domain: &Domain,
+        captures: &[Capture],
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<HostDomain> {
         let tcpdump = capture::find(captures)?;
-        let config = domain.xl_config(AtEnd::Preserve)?;
+        // By this a domain that was made by half is told from another of its name.
+        let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+            .map_err(|error| Failure::io("read /proc/sys/kernel/random/uuid", &error))?;
+        let uuid = uuid.trim();
+        let config = format!("{}uuid = \"{uuid}\"\n", domain.xl_config(AtEnd::Preserve)?);
         self.ui.detail(&config);
         // Private: a command line may hold what others need not read.
         let written = tempfile::Builder::new()
@@ -73,7 +83,13 @@ impl Host {
             .and_then(|mut file| file.write_all(config.as_bytes()).map(|()| file));
         let file = written.map_err(|error| Failure::io("write a configuration for xl", &error))?;
         let path = file.path().to_string_lossy().into_owned();
-        self.xl(&["create", "-q", "-e", "-p", &path])?;
+        self.xl_while(check, &["create", "-q", "-e", "-p", &path]).inspect_err(|_| {
+            // The first failure is the one to tell.
+            let list = self.xl(&["list", "-v"]).map(|output| text(&output.stdout));
+            if let Some(id) = id_of(&list.unwrap_or_default(), uuid) {
+                let _ = self.xl(&["destroy", id]);
+            }
+        })?;
         drop(file);
         let id = text(&self.xl(&["domid", &domain.name])?.stdout).trim().to_owned();
         // By its number, which no later domain gets.
@@ -97,10 +113,35 @@ impl Host {
 
     /// Runs xl to its end; what it said is in the failure.
     fn xl(&self, words: &[&str]) -> Result<Output> {
+        self.xl_while(&|| Ok(()), words)
+    }
+
+    /// The same, which ends xl as soon as `check` fails.
+    fn xl_while(&self, check: &dyn Fn() -> Result<()>, words: &[&str]) -> Result<Output> {
+        let failed = |error: std::io::Error| Failure::io("start xl", &error);
         let mut command = tethered(&self.xl);
         command.args(words);
         self.ui.detail(&child::typed(&command));
-        let output = command.output().map_err(|error| Failure::io("start xl", &error))?;
+        // Files, which are full at no time, and which nothing that xl leaves behind keeps open.
+        let (mut stdout, mut stderr) =
+            (tempfile::tempfile().map_err(failed)?, tempfile::tempfile().map_err(failed)?);
+        command.stdout(stdout.try_clone().map_err(failed)?);
+        command.stderr(stderr.try_clone().map_err(failed)?);
+        let mut xl = Tethered::spawn(command, "xl")?;
+        let status = loop {
+            if let Some(status) = xl.try_wait()? {
+                break status;
+            }
+            // Dropping it ends it.
+            check()?;
+            std::thread::sleep(WORK_TICK);
+        };
+        let read = |file: &mut File| -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(failed)?;
+            Ok(bytes)
+        };
+        let output = Output { status, stdout: read(&mut stdout)?, stderr: read(&mut stderr)? };
         if output.status.success() {
             return Ok(output);
         }
@@ -176,6 +217,15 @@ impl Drop for HostDomain {
     }
 }
 
+/// The number of the domain with this UUID, from `xl list -v`. It may not have a name yet.
+fn id_of<'a>(list: &'a str, uuid: &str) -> Option<&'a str> {
+    list.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let id = fields.nth(1)?;
+        fields.any(|field| field == uuid).then_some(id)
+    })
+}
+
 /// How domain `id` ended, from `xl list -v`: name, id, memory, CPUs, state, seconds, UUID and the
 /// reason of the shutdown in hexadecimal (Xen's sched.h: SHUTDOWN_*).
 fn ended(list: &str, id: &str) -> Option<End> {
@@ -225,6 +275,15 @@ web                                          4    32     1     STATE       0.1 b
     }
 
     #[test]
+    fn a_domain_without_a_name_is_found_by_its_uuid() {
+        let half = LIST.replace("web ", "(null) ").replace("b6e27dec", "b6e27ded");
+        let list = format!("{LIST}{}", half.lines().last().unwrap().replacen(" 4 ", " 5 ", 1));
+        assert_eq!(id_of(&list, "b6e27ded-e6ef-11f1-b3cd-525400123456"), Some("5"));
+        assert_eq!(id_of(&list, "b6e27dec-e6ef-11f1-b3cd-525400123456"), Some("4"));
+        assert_eq!(id_of(&list, "b6e27dee-e6ef-11f1-b3cd-525400123456"), None);
+    }
+
+    #[test]
     fn dom0_is_told_from_other_domains_and_from_ordinary_computers() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
@@ -249,7 +308,7 @@ web                                          4    32     1     STATE       0.1 b
     proptest! {
         #[test]
         fn any_list_is_survived(list in "[ -~\n\t]{0,300}") {
-            let _ = ended(&list, "4");
+            let _ = (ended(&list, "4"), id_of(&list, "a"));
         }
     }
 }

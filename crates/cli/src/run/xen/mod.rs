@@ -7,6 +7,7 @@ mod host;
 mod said;
 mod testbed;
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::child::{self, Signals};
+use crate::child::Signals;
 use crate::failure::{Exit, Failure, Result};
 use crate::image::Image;
 use crate::run::arguments::Arguments;
@@ -31,12 +32,19 @@ use testbed::Bed;
 /// How often signals, the deadline and the domain's state are looked at.
 const TICK: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether work that blocks is done: a domain is created in a second.
+const WORK_TICK: Duration = Duration::from_millis(5);
+
 /// How long the console of a domain that ended must be silent until all of it counts as read: the
 /// console daemon moves a page of it within a turn of its loop, milliseconds.
 const DRAINED: Duration = Duration::from_millis(200);
 
 /// How long that silence is waited for at most.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// How many others may be faster with a name. Each loss means that one of them has got it, so this is
+/// more than a host has room for domains that start at once.
+const RACES_MAX: u32 = 100;
 
 /// `--xen`: where domains run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,26 +155,32 @@ pub(crate) fn run(run: Run<'_>, place: &Choice, plan: &Plan<'_>) -> Result<u8> {
         Choice::Host => {
             let host = Host::open(ui)?;
             booting("on this Xen host");
+            let mut limits = Limits::new(run.signals, run.timeout, &plan.image.manifest.package);
+            // Both closures ask it, one after the other.
+            let asked = RefCell::new(&mut limits);
+            let check = &|| asked.borrow_mut().check();
             let (domain, created) = plan.create(
                 plan.arguments,
-                || host.names(),
-                |domain| host.create(domain, plan.captures),
+                || host.names(check),
+                |domain| host.create(domain, plan.captures, check),
             )?;
-            watch(run, plan, Created { domain: &domain, place: "host", addresses: &[] }, created)
+            let about = Created { domain: &domain, place: "host", addresses: &[] };
+            watch(ui, limits, run.reporter, run.symbol_stores, plan, about, created)
         }
         Choice::Testbed(name) => {
             let mut bed = Bed::open(ui, run.signals, name.as_deref(), plan.devices)?;
             let mut arguments = plan.arguments.clone();
             bed.publish(plan.devices, &mut arguments)?;
             booting(&bed.describe());
-            let (domain, created) = plan.create(
-                &arguments,
-                || bed.names(),
-                |domain| bed.create(domain, plan.captures),
-            )?;
+            let mut limits = Limits::new(run.signals, run.timeout, &plan.image.manifest.package);
+            let create = || {
+                plan.create(&arguments, || bed.names(), |domain| bed.create(domain, plan.captures))
+            };
+            let (domain, created) =
+                unless_ended(|| limits.check(), create, fata_testbed::interrupt)?;
             let addresses = bed.addresses();
             let about = Created { domain: &domain, place: "testbed", addresses: &addresses };
-            watch(run, plan, about, created)
+            watch(ui, limits, run.reporter, run.symbol_stores, plan, about, created)
         }
     }
 }
@@ -187,17 +201,89 @@ impl Plan<'_> {
             let created = create(&domain)?;
             return Ok((domain, created));
         }
-        let package = &self.image.manifest.package;
-        let mut retries = 3;
-        loop {
-            let domain = domain(&free_name(package, &names()?))?;
-            match create(&domain) {
-                // Another run was faster.
-                Err(failure) if said::is_name_taken(&failure) && retries > 0 => retries -= 1,
-                created => return Ok((domain, created?)),
+        create_numbered(&self.image.manifest.package, names()?, |name| {
+            let domain = domain(name)?;
+            let created = create(&domain)?;
+            Ok((domain, created))
+        })
+    }
+}
+
+/// Creates what is called `wanted`, with a number behind it as long as the name is `taken`.
+fn create_numbered<R>(
+    wanted: &str,
+    mut taken: Vec<String>,
+    mut create: impl FnMut(&str) -> Result<R>,
+) -> Result<R> {
+    let mut races = RACES_MAX;
+    loop {
+        let name = free_name(wanted, &taken);
+        match create(&name) {
+            // Another run was faster. Its domain may be on its way, so that no list has it yet.
+            Err(failure) if said::is_name_taken(&failure) && races > 0 => {
+                races -= 1;
+                taken.push(name);
             }
+            created => return created,
         }
     }
+}
+
+/// What ends a run before its program does, from the domain's creation on.
+struct Limits<'a> {
+    signals: &'a mut Signals,
+    timeout: Duration,
+    /// None when there is no `--timeout`, or it is in no time that a clock shows.
+    deadline: Option<Instant>,
+    package: &'a str,
+}
+
+impl<'a> Limits<'a> {
+    fn new(signals: &'a mut Signals, timeout: Option<Duration>, package: &'a str) -> Self {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Self { signals, timeout: timeout.unwrap_or_default(), deadline, package }
+    }
+
+    /// A failure when the run is to end now.
+    fn check(&mut self) -> Result<()> {
+        self.signals.check()?;
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let seconds = self.timeout.as_secs_f64();
+            let what = format!("{} did not end within {seconds} s", self.package);
+            return Err(Failure::new(Exit::Timeout, what));
+        }
+        Ok(())
+    }
+
+    /// How long may be waited until the next look.
+    fn wait(&self) -> Duration {
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        self.deadline.map_or(TICK, |deadline| TICK.min(left(deadline)))
+    }
+}
+
+/// Does `work`, which blocks, until it is done. As soon as `check` fails, `interrupt` is to end the
+/// work; what it has made all the same is dropped.
+fn unless_ended<T: Send>(
+    mut check: impl FnMut() -> Result<()>,
+    work: impl FnOnce() -> Result<T> + Send,
+    interrupt: impl FnOnce(),
+) -> Result<T> {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(work);
+        let ended = loop {
+            if worker.is_finished() {
+                break Ok(());
+            }
+            if let Err(failure) = check() {
+                interrupt();
+                break Err(failure);
+            }
+            std::thread::sleep(WORK_TICK);
+        };
+        let done = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ended.and(done)
+    })
 }
 
 /// What was created.
@@ -212,13 +298,14 @@ pub(crate) struct Created<'a> {
 
 /// Stays with a domain until it ends.
 fn watch(
-    run: Run<'_>,
+    ui: Ui,
+    mut limits: Limits<'_>,
+    reporter: Reporter,
+    symbol_stores: Vec<PathBuf>,
     plan: &Plan<'_>,
     created: Created<'_>,
     mut running: impl Running,
 ) -> Result<u8> {
-    let Run { ui, signals, reporter, timeout, symbol_stores } = run;
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let (sender, seen) = mpsc::channel();
     let console = running.console().map(|console| {
         ConsoleThread::start(console, plan.image, symbol_stores, reporter, move |seen| {
@@ -236,16 +323,11 @@ fn watch(
     reporter.started(ui, &Started::on_xen(plan, created, running.id()));
     let mut look = Instant::now();
     let end = loop {
-        if let Some(exit) = signals.take() {
-            return stop(Box::new(running), console, child::interrupted(exit));
+        if let Err(failure) = limits.check() {
+            return stop(Box::new(running), console, failure);
         }
         let now = Instant::now();
-        if deadline.is_some_and(|deadline| now >= deadline) {
-            let seconds = timeout.unwrap_or_default().as_secs_f64();
-            let what = format!("{} did not end within {seconds} s", plan.image.manifest.package);
-            return stop(Box::new(running), console, Failure::new(Exit::Timeout, what));
-        }
-        let wait = deadline.map_or(TICK, |deadline| TICK.min(deadline - now));
+        let wait = limits.wait();
         match seen.recv_timeout(wait) {
             Ok(Seen::ReaderGone) => {
                 let failure = Failure::new(Exit::Io, "the reader of the console is gone");
@@ -324,6 +406,58 @@ mod tests {
             assert_eq!(failure.exit, Exit::Stopped, "{failure}");
             assert_eq!(failure.notes, ["(d1) no memory"]);
         }
+    }
+
+    #[test]
+    fn a_name_that_others_take_at_the_same_time_gets_the_next_number() {
+        let created = |faster: u32| {
+            let mut tried = Vec::new();
+            let created = create_numbered("web", vec!["web-2".to_owned()], |name| {
+                tried.push(name.to_owned());
+                if tried.len() as u64 <= faster.into() { Err(said::name_taken()) } else { Ok(()) }
+            });
+            (created, tried)
+        };
+        assert_eq!(created(0).1, ["web"]);
+        assert_eq!(created(2).1, ["web", "web-3", "web-4"]);
+        assert_eq!(created(RACES_MAX).0.map_err(|failure| failure.exit), Ok(()));
+        assert_eq!(created(u32::MAX).0.unwrap_err().exit, Exit::Resource, "it ends");
+        let mut tries = 0;
+        let other = create_numbered("web", vec![], |_| {
+            tries += 1;
+            Err::<(), _>(Failure::new(Exit::Machine, "something else"))
+        });
+        assert_eq!((other.unwrap_err().exit, tries), (Exit::Machine, 1));
+    }
+
+    #[test]
+    fn work_that_blocks_is_ended_and_what_it_made_is_dropped() {
+        struct Made<'a>(&'a std::sync::atomic::AtomicU32);
+        impl Drop for Made<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let dropped = &std::sync::atomic::AtomicU32::new(0);
+        let gone = || dropped.load(std::sync::atomic::Ordering::SeqCst);
+        let made = unless_ended(|| Ok(()), || Ok(Made(dropped)), || unreachable!()).unwrap();
+        assert_eq!(gone(), 0, "nothing ended it");
+        drop(made);
+
+        // It waits for as long as nobody interrupts it, and then is as good as done.
+        let (interrupt, interrupted) = mpsc::channel();
+        let mut looks = 0;
+        let check = || {
+            looks += 1;
+            if looks < 3 { Ok(()) } else { Err(Failure::new(Exit::Timeout, "late")) }
+        };
+        let work = move || {
+            interrupted.recv().unwrap();
+            Ok(Made(dropped))
+        };
+        let ended = unless_ended(check, work, || interrupt.send(()).unwrap());
+        assert_eq!(ended.map(drop).unwrap_err().exit, Exit::Timeout);
+        assert_eq!(gone(), 2, "what it made went with it");
     }
 
     #[test]

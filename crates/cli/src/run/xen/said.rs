@@ -1,7 +1,7 @@
 //! What `xl` says when it fails, as what happened and what to do.
 //!
 //! Its words are libxl's trace of how far it came: the cause stands first, and behind it what it
-//! cleared away.
+//! cleared away. It is shown where the cause is not known for sure; else a sentence says it all.
 
 use crate::failure::{Exit, Failure};
 use crate::ui::printable;
@@ -12,6 +12,11 @@ const NAME_TAKEN: &str = "another domain has this name";
 /// Whether that is what happened.
 pub(super) fn is_name_taken(failure: &Failure) -> bool {
     failure.what == NAME_TAKEN
+}
+
+/// The failure of who comes second.
+pub(super) fn name_taken() -> Failure {
+    Failure::new(Exit::Resource, NAME_TAKEN).help("give it another: --name NAME")
 }
 
 /// What xl said, as what happened.
@@ -36,7 +41,7 @@ pub(super) fn explain(doing: &str, said: &str) -> Failure {
         failure(Exit::Resource, "this Xen host has too little free memory".to_owned())
             .help("ask for less with --memory; `xl info` shows what is free")
     } else if said.contains("Unable to set nic defaults") {
-        failure(Exit::Resource, "there is no such driver domain".to_owned())
+        Failure::new(Exit::Resource, "there is no such driver domain")
             .help("start the domain first that --net backend= names; `xl list` shows those there")
     } else if said.contains("unable to add vif devices") {
         failure(Exit::Resource, "a network interface could not be connected".to_owned())
@@ -45,12 +50,12 @@ pub(super) fn explain(doing: &str, said: &str) -> Failure {
                  with --net backend=DOMAIN: does that domain serve interfaces (a `Clients` device)?",
             )
     } else if said.contains("Unable to set disk defaults") {
-        failure(Exit::Resource, "there is no such storage domain".to_owned())
+        Failure::new(Exit::Resource, "there is no such storage domain")
             .help("start the domain first that --block NAME=backend= names")
     } else if said.contains("unable to add disk devices") {
         failure(Exit::Resource, "a disk could not be attached".to_owned())
     } else if said.contains("already exists") {
-        failure(Exit::Resource, NAME_TAKEN.to_owned()).help("give it another: --name NAME")
+        name_taken()
     } else {
         failure(Exit::Machine, format!("{doing} failed")).help("-v shows its command lines")
     }
@@ -63,19 +68,20 @@ mod tests {
 
     #[test]
     fn xls_words_become_ours() {
-        for (said, exit) in [
-            ("libxl: error: Domain 15:unable to add vif devices", Exit::Resource),
-            ("libxl: error: Domain 16:Unable to set nic defaults for nic 0", Exit::Resource),
-            ("xc: error: panic: xc_dom_boot_mem_init: Out of memory", Exit::Resource),
-            ("ERROR: Can't open hypervisor interface: Permission denied", Exit::Resource),
-            ("libxl: error: not enough free memory", Exit::Resource),
-            ("domain with name \"web\" already exists", Exit::Resource),
-            ("libxl: error: something else\x1b[2J", Exit::Machine),
+        for (said, exit, notes) in [
+            ("libxl: error: Domain 15:unable to add vif devices", Exit::Resource, 1),
+            ("libxl: error: Domain 16:Unable to set nic defaults for nic 0", Exit::Resource, 0),
+            ("libxl: error: Domain 16:Unable to set disk defaults for disk 0", Exit::Resource, 0),
+            ("xc: error: panic: xc_dom_boot_mem_init: Out of memory", Exit::Resource, 1),
+            ("ERROR: Can't open hypervisor interface: Permission denied", Exit::Resource, 1),
+            ("libxl: error: not enough free memory", Exit::Resource, 1),
+            ("domain with name \"web\" already exists", Exit::Resource, 0),
+            ("libxl: error: something else\x1b[2J", Exit::Machine, 1),
         ] {
             let failure = explain("create", said);
             assert_eq!(failure.exit, exit, "{failure}");
             assert!(!failure.to_string().contains('\x1b'));
-            assert_eq!(failure.notes.len(), 1);
+            assert_eq!(failure.notes.len(), notes, "{failure}");
             let aftermath = format!("{said}\nlibxl: error: Domain 14:Non-existant domain\n");
             assert_eq!(explain("create", &aftermath).notes, failure.notes);
         }

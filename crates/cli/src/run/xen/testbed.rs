@@ -16,7 +16,7 @@ use crate::run::pcap::Capture;
 use crate::run::request::{Link, Protocol};
 use crate::run::xen::address::{self, Lease};
 use crate::run::xen::domain::Domain;
-use crate::run::xen::said::explain;
+use crate::run::xen::said::{explain, name_taken};
 use crate::run::xen::{End, Running};
 use crate::ui::{Spinner, Ui};
 
@@ -95,6 +95,7 @@ impl Bed {
         let domain = self.testbed.create(&guest).map_err(|error| match error.kind() {
             // What dom0's xl said stands in the notes.
             Kind::Guest => explain("xl create", &error.notes().join("\n")),
+            Kind::NameTaken => name_taken(),
             _ => failure(error),
         })?;
         Ok(BedDomain { id: domain.id().to_string(), domain })
@@ -196,7 +197,7 @@ fn failure(error: fata_testbed::Error) -> Failure {
     let exit = match error.kind() {
         Kind::Usage => Exit::Refused,
         Kind::Tool | Kind::Packages => Exit::Tool,
-        Kind::Resource => Exit::Resource,
+        Kind::Resource | Kind::NameTaken => Exit::Resource,
         Kind::Host | Kind::Guest | Kind::Deadline => Exit::Machine,
         Kind::Io => Exit::Io,
     };
