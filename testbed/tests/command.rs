@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -70,6 +71,14 @@ fn start_guest(name: &str, folder: &Path) -> (Child, PathBuf) {
     (child, host)
 }
 
+/// What there is of a guest in its host's folder.
+fn left_of(guest: &str, host: &Path) -> Vec<String> {
+    let folders = ["owners", "share/files"].map(|folder| std::fs::read_dir(host.join(folder)));
+    let names = folders.into_iter().flat_map(|folder| folder.unwrap().flatten());
+    let names = names.map(|entry| entry.file_name().into_string().unwrap());
+    names.filter(|name| name.trim_start_matches('.').starts_with(guest)).collect()
+}
+
 #[test]
 fn an_interrupted_command_takes_its_host_with_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,26 +108,54 @@ fn so_does_a_killed_one_and_the_next_sweeps() {
     let again = output(&["up", "--name", "left"], folder.path());
     assert_eq!(again.status.code(), Some(76), "{again:?}");
 
-    let run = |name| {
+    let run = |name: &str, more: &[&str]| {
         let image = folder.path().join("stay.elf");
         let image = image.to_str().unwrap().to_owned();
-        let words = ["run", "--name", "left", "--guest", name, "--timeout", "3000", &image];
+        let words = ["run", "--name", "left", "--guest", name, "--timeout"];
+        let words = [&words[..], more, &[&image]].concat();
         testbed(&words, folder.path()).stderr(Stdio::null()).spawn().unwrap()
     };
+    // One that nobody has at this moment.
+    let port = &TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let guests = || {
         let status = output(&["status", "--json"], folder.path());
         let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
         status["guests"].clone()
     };
-    let mut first = run("first");
+    let mut first = run("first", &["3000"]);
     wait_until("the first guest", || guests() == serde_json::json!(["first"]));
     signal("-KILL", &first);
     first.wait().unwrap();
     assert_eq!(guests(), serde_json::json!(["first"]), "nobody was there to end it");
-    let mut second = run("second");
+    let mut second = run("second", &["3000", "--publish", &format!("{port}-10.0.2.77:80")]);
     wait_until("the second guest alone", || guests() == serde_json::json!(["second"]));
+    assert!(TcpStream::connect(port).is_ok(), "its port is published as long as it runs");
     signal("-TERM", &second);
     assert_ne!(second.wait().unwrap().code(), Some(0));
+    assert!(TcpStream::connect(port).is_err(), "its port is free again");
+    assert_eq!(left_of("second", &hosts[0]), [""; 0]);
+    assert_eq!(guests(), serde_json::json!([]));
+
+    // The deadline comes before the guest does, and nothing is left of either.
+    let mut late = run("late", &["0.3"]);
+    assert_eq!(late.wait().unwrap().code(), Some(79));
+    assert_eq!(guests(), serde_json::json!([]));
+    assert_eq!(left_of("late", &hosts[0]), [""; 0]);
+
+    let words = ["exec", "--name", "left", "--timeout", "3000", "sleep 70703"];
+    let mut sleeper = testbed(&words, folder.path()).stderr(Stdio::null()).spawn().unwrap();
+    let sleeps = || {
+        let words = ["exec", "--name", "left", "--", "pgrep -f 'sleep 7070[3]'"];
+        output(&words, folder.path()).status.success()
+    };
+    wait_until("the command in dom0", sleeps);
+    signal("-INT", &sleeper);
+    assert_ne!(sleeper.wait().unwrap().code(), Some(0));
+    assert!(!sleeps(), "an interrupted command ends in dom0 too");
+    let of_it = format!("{}-", sleeper.id());
+    let results = std::fs::read_dir(hosts[0].join("share/out")).unwrap().flatten();
+    let results = results.filter(|file| file.file_name().to_string_lossy().starts_with(&of_it));
+    assert_eq!(results.count(), 0, "its results are gone");
 
     let exec = output(&["exec", "--name", "left", "--", "echo $((6 * 7)); exit 5"], folder.path());
     assert_eq!((exec.status.code(), &*exec.stdout), (Some(5), &b"42\n"[..]));
