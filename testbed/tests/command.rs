@@ -145,7 +145,7 @@ fn so_does_a_killed_one_and_the_next_sweeps() {
     let words = ["exec", "--name", "left", "--timeout", "3000", "sleep 70703"];
     let mut sleeper = testbed(&words, folder.path()).stderr(Stdio::null()).spawn().unwrap();
     let sleeps = || {
-        let words = ["exec", "--name", "left", "--", "pgrep -f 'sleep 7070[3]'"];
+        let words = ["exec", "--name", "left", "--", "ps | grep -q 'sleep 7070[3]'"];
         output(&words, folder.path()).status.success()
     };
     wait_until("the command in dom0", sleeps);
