@@ -104,6 +104,8 @@ async fn main(devices: Devices) -> Result<(), Box<dyn std::error::Error>> {
 
     let socket = devices.service.udp_bind(devices.port).await?;
     let listener = devices.service.tcp_listen(devices.port).await?;
+    // Before it has an address, what is sent to it is lost.
+    devices.service.ready().await?;
     println!("listening on port {}", devices.port);
     // Whichever fails first ends the program.
     tokio::try_join!(
