@@ -1,6 +1,6 @@
 //! The documentation says what the tools do: its commands exist, its first steps work.
 
-use fata_tests::{Machine, fata, free_port, output, root};
+use fata_tests::{Machine, build, fata, free_port, output, root};
 use std::path::Path;
 
 /// Every line of the documentation, and of the programs' own, that calls `fata`.
@@ -84,6 +84,28 @@ fn the_first_steps_of_the_readme_work() {
 
     let described = run(&["describe", "greeter/target/fata/greeter.virtio"]);
     assert!(described.contains("greeter") && described.contains("port"), "{described}");
+}
+
+/// The tool checks settings before anything runs, from a list of its own: one that a program knows and
+/// the tool does not could not be given.
+#[test]
+fn every_setting_in_a_programs_help_is_one_that_the_tool_takes() {
+    for program in ["examples/http", "examples/forward", "examples/block"] {
+        let image = build(program, "unix");
+        let settings: Vec<String> = output(image.to_str().expect("UTF-8"), &["--help"])
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|word| word.starts_with("--") && word.contains('.'))
+            .map(|setting| format!("{setting}=1"))
+            .collect();
+        assert!(settings.len() >= 2, "{program} has settings: {settings:?}");
+        // With --help the tool checks the words, and runs nothing.
+        let mut command = fata();
+        command.args(["run", "-t", "unix"]).arg(&image).args(["--", "--help"]).args(&settings);
+        let result = command.output().expect("fata runs");
+        let errors = String::from_utf8_lossy(&result.stderr);
+        assert!(result.status.success(), "{program} {settings:?}: {errors}");
+    }
 }
 
 struct Cleaned<'a>(&'a Path);

@@ -36,15 +36,16 @@ impl Arguments {
     }
 }
 
+/// Settings of every stack, on every target.
+const OF_STACKS: &[&str] =
+    &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "congestion"];
+
 /// Settings that a device of `kind` takes on `target`.
-fn settings(kind: &str, target: Target) -> &'static [&'static str] {
-    match (kind, target) {
-        ("stack", Target::Unix) => {
-            &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "tap", "pcap"]
-        }
-        ("stack", Target::Virtio | Target::Xen) => {
-            &["address", "gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "segmentation"]
-        }
+fn settings(kind: &str, target: Target) -> impl Iterator<Item = &'static str> {
+    let of_all = if kind == "stack" { OF_STACKS } else { &[] };
+    let of_target: &[&str] = match (kind, target) {
+        ("stack", Target::Unix) => &["tap", "pcap"],
+        ("stack", Target::Virtio | Target::Xen) => &["segmentation"],
         ("interface", Target::Unix) => &["tap", "pcap"],
         ("clients", Target::Unix) => &["taps"],
         ("block", Target::Unix) => &["file", "read-only"],
@@ -52,7 +53,8 @@ fn settings(kind: &str, target: Target) -> &'static [&'static str] {
         ("channel", Target::Unix) => &["path"],
         ("channel", Target::Xen) => &["peer", "port"],
         _ => &[],
-    }
+    };
+    of_all.iter().chain(of_target).copied()
 }
 
 /// Sorts `words` and checks them against `manifest`.
@@ -134,7 +136,7 @@ fn check_required(arguments: &Arguments, manifest: &Manifest) -> Result<()> {
 fn known(manifest: &Manifest, target: Target) -> Vec<String> {
     let arguments = manifest.arguments.iter().map(|argument| argument.name.clone());
     let settings = manifest.devices.iter().flat_map(|device| {
-        let settings = settings(&device.kind, target).iter();
+        let settings = settings(&device.kind, target);
         settings.map(move |setting| format!("{}.{setting}", device.name))
     });
     arguments.chain(settings).collect()

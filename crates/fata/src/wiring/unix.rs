@@ -173,7 +173,9 @@ impl Target {
 }
 
 fn over_host(name: &str, arguments: &Arguments) -> Result<Stack, WiringError> {
-    for setting in ["gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "pcap"] {
+    for setting in
+        ["gateway", "dns", "route", "ipv6", "ipv6-secret", "limits", "congestion", "pcap"]
+    {
         if let Some(value) = arguments.setting(name, setting) {
             return Err(WiringError::Invalid {
                 name: format!("{name}.{setting}"),
