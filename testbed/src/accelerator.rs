@@ -34,7 +34,7 @@ pub(crate) struct Machine {
 /// AVX (Xen hangs at its first steps), SMEP and SMAP (dom0 crashes), RDTSCP (Xen, which intercepts
 /// it where the clock is not known to be invariant, takes it for RDTSC and ends the guest).
 const EMULATED_CPU: &str = "qemu64,+svm,+npt,+rdrand,+fsgsbase,+ssse3,+sse4.1,+sse4.2,\
-                            +popcnt,+aes,+pclmulqdq,+movbe,+bmi1,+bmi2,+erms,+adx";
+                            +popcnt,+aes,+pclmulqdq,+movbe,+bmi1,+bmi2,+adx";
 
 /// Decides, from this computer's device file and processor.
 pub(crate) fn choose(choice: Accelerator) -> Result<Machine> {
