@@ -1,6 +1,7 @@
 //! What a connection does with a segment that arrives (RFC 9293 §3.10.7.3 and §3.10.7.4, in their
 //! order, with RFC 5961 against blind attacks and RFC 7323 for timestamps).
 
+use super::stretch;
 use super::{Connection, Owner, State};
 use crate::error::TcpError;
 use crate::tcp::isn::timestamp_clock;
@@ -427,6 +428,7 @@ impl Connection {
                 _ => {}
             }
         } else if !in_order {
+            self.stretch.on_gap();
             // RFC 5681 §4.2: at once for each segment ahead of a gap.
             self.acknowledge_each(segment.count());
         } else if had_gap || self.receive.has_gap() || skip + cut > 0 || has_fin {
@@ -464,16 +466,21 @@ impl Connection {
         }
     }
 
-    /// Delays the ACK, unless two full segments wait for it (RFC 9293 §3.8.6.3, SHLD-18, MUST-58).
+    /// Delays the ACK, unless two full segments wait for it (RFC 9293 §3.8.6.3, SHLD-18, MUST-58),
+    /// or what the [stretch](Stretch) makes of them.
     fn acknowledge_soon(&mut self, now: Instant, segment: &Segment<'_>) {
         let len = segment.payload.len() as u32;
         let largest = segment.mss.map_or(u16::MAX, NonZeroU16::get);
         self.segment_max = self.segment_max.max(len.min(largest.into()) as u16);
         self.unacknowledged = self.unacknowledged.saturating_add(len);
-        if self.unacknowledged >= 2 * u32::from(self.segment_max) {
+        let two_segments = 2 * u32::from(self.segment_max);
+        let window = self.edge.since(self.receive.acknowledge());
+        if self.unacknowledged >= self.stretch.due(two_segments, window) {
+            self.stretch.on_met(self.unacknowledged / u32::from(self.segment_max.max(1)));
             self.acknowledge_at_once();
-        } else if self.ack_at == NEVER {
-            self.ack_at = now + ACK_DELAY;
+        } else {
+            let delay = if self.unacknowledged < two_segments { ACK_DELAY } else { stretch::DELAY };
+            self.ack_at = self.ack_at.min(now + delay);
         }
     }
 }

@@ -21,6 +21,7 @@ mod output;
 mod path_mtu;
 mod recovery;
 mod report;
+mod stretch;
 mod timeout;
 mod tuning;
 
@@ -42,6 +43,7 @@ use crate::time::Instant;
 use crate::wire::tcp::{HEADER_LEN, Options, SACK_BLOCKS_MAX, SackBlocks, TIMESTAMPS_LEN};
 use core::time::Duration;
 use recovery::{LossTimer, Recovery, Tail};
+use stretch::Stretch;
 
 /// The states of RFC 9293 §3.3.2 in which a whole connection exists. A connection gets to
 /// `TimeWait` or `Closed` last; it then only keeps what the program has not read yet.
@@ -226,6 +228,8 @@ pub(crate) struct Connection {
     acks_due: u8,
     /// Bytes that were received and not acknowledged.
     unacknowledged: u32,
+    /// How much of that there may be.
+    stretch: Stretch,
     /// The peer's largest segment so far.
     segment_max: u16,
     last_ack_sent: Seq,
@@ -398,6 +402,7 @@ impl Connection {
             answered_at: Instant::ZERO,
             retransmit_at: NEVER,
             ack_at: NEVER,
+            stretch: Stretch::NONE,
             keepalive_at: NEVER,
             linger_at: NEVER,
             keepalive: None,

@@ -64,6 +64,7 @@ impl Connection {
         if self.ack_at <= now {
             self.ack_at = NEVER;
             self.acks_due = self.acks_due.max(1);
+            self.stretch.on_expired();
         }
         if self.loss_at <= now {
             self.on_loss_timeout(now, shared);

@@ -153,3 +153,90 @@ fn what_exceeds_the_window_is_cut_off() {
     assert!((2048..=4096).contains(&got.len()), "{}", got.len());
     assert_eq!(got, stream(0, got.len()));
 }
+
+/// A stream of joined arrivals, each `len` bytes, of which the program reads all; how many ACKs.
+fn arrive(host: &mut Host, at: &mut usize, arrivals: usize, len: usize) -> usize {
+    host.out.clear();
+    for _ in 0..arrivals {
+        host.rx_large(seg(".").seq(1 + *at as u32).ack(1).stream(*at, len), 1460);
+        *at += len;
+        assert_eq!(host.read_some(2 * len).len(), len);
+    }
+    host.out.drain(..).filter(|sent| sent.payload.is_empty()).count()
+}
+
+const JOINED: usize = 44 * 1460;
+
+#[test]
+fn a_fast_stream_of_joined_arrivals_is_acknowledged_less_often() {
+    let mut host = host();
+    host.established_with(seg("S").seq(0).win(65_535).mss(1460).shift(7));
+    let mut at = 0;
+    assert_eq!(arrive(&mut host, &mut at, 16, JOINED), 16, "one each, to begin with");
+    // Twice 64,240 is a little short of 128 KiB, and four times of 256.
+    assert_eq!(arrive(&mut host, &mut at, 48, JOINED), 16);
+    assert_eq!(arrive(&mut host, &mut at, 50, JOINED), 10);
+    // What waits goes by the clock.
+    assert_eq!(arrive(&mut host, &mut at, 1, JOINED), 0);
+    host.pass(3).nothing().pass(1).expect(seg(".").seq(1).ack(1 + at as u32));
+    // A pause is none of the stream's fault.
+    assert_eq!(arrive(&mut host, &mut at, 50, JOINED), 10);
+}
+
+/// Its window is too small for what was tried: it would be slowed down by the clock.
+#[test]
+fn a_sender_that_stops_for_its_ack_gets_one_for_each_arrival_again() {
+    let mut host = host();
+    host.established_with(seg("S").seq(0).win(65_535).mss(1460).shift(7));
+    let mut at = 0;
+    arrive(&mut host, &mut at, 16, JOINED);
+    for _ in 0..2 {
+        assert_eq!(arrive(&mut host, &mut at, 1, JOINED), 0);
+        host.pass(4).expect(seg(".").seq(1).ack(1 + at as u32));
+    }
+    // And the next trial is four times as far away.
+    assert_eq!(arrive(&mut host, &mut at, 64, JOINED), 64);
+    assert_eq!(arrive(&mut host, &mut at, 1, JOINED), 0);
+}
+
+#[test]
+fn a_loss_ends_the_longer_wait_for_an_ack() {
+    let mut host = host();
+    host.established_with(seg("S").seq(0).win(65_535).mss(1460).shift(7));
+    let mut at = 0;
+    arrive(&mut host, &mut at, 16, JOINED);
+    assert_eq!(arrive(&mut host, &mut at, 1, JOINED), 0);
+    let missing = at;
+    host.rx_large(seg(".").seq(1 + (at + 1460) as u32).ack(1).stream(at + 1460, 2920), 1460);
+    assert!(!host.out.is_empty(), "the sender counts these");
+    host.out.clear();
+    host.rx(seg(".").seq(1 + missing as u32).ack(1).stream(missing, 1460));
+    at += 3 * 1460;
+    host.expect(seg(".").seq(1).ack(1 + at as u32));
+    host.read_some(10 * JOINED);
+    assert_eq!(arrive(&mut host, &mut at, 15, JOINED), 15);
+}
+
+/// RFC 9293 §3.8.6.3 for those that no device joins, however many and fast they are.
+#[test]
+fn single_segments_are_acknowledged_two_by_two_for_ever() {
+    let mut host = host();
+    host.established_with(seg("S").seq(0).win(65_535).mss(1460).shift(7));
+    let mut at = 0;
+    assert_eq!(arrive(&mut host, &mut at, 1000, 1460), 500);
+}
+
+#[test]
+fn no_longer_wait_comes_near_the_end_of_the_window() {
+    let limits = Limits {
+        tcp_receive_bytes: 150_000,
+        tcp_receive_bytes_initial: 150_000,
+        ..Limits::default()
+    };
+    let mut host = Host::with_limits(limits).with_large(65_515);
+    host.established_with(seg("S").seq(0).win(65_535).mss(1460).shift(7));
+    let mut at = 0;
+    arrive(&mut host, &mut at, 40, JOINED);
+    // Half of what is left of the window: an arrival each.
+    assert_eq!(arrive(&mut host, &mut at, 10, JOINED), 10);
+}
