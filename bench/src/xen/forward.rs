@@ -12,10 +12,10 @@ use fata_testbed::{Guest, Linux, Vif};
 use crate::lab::{Lab, System, json_lines};
 use crate::table::Report;
 
-const RATES: [u32; 2] = [10_000, 0];
+const RATES: [u32; 2] = [1000, 0];
 const SIZES: [usize; 3] = [60, 200, 1514];
 
-pub(crate) fn measure(lab: &Lab, seconds: u8, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(lab: &Lab, rounds: u32, seconds: u8, report: &mut Report) -> Result<()> {
     let generator = lab.in_dom0("bench/programs/frames")?;
     let limit = Duration::from_secs(u64::from(seconds) + 120);
     lab.dom0(
@@ -24,13 +24,15 @@ pub(crate) fn measure(lab: &Lab, seconds: u8, report: &mut Report) -> Result<()>
          brctl addif br$i tap$i; ip link set br$i up; ip link set tap$i up; done",
         limit,
     )?;
-    for size in SIZES {
-        for rate in RATES {
-            let mut received = [Vec::new(), Vec::new()];
-            let mut delays = [Vec::new(), Vec::new()];
-            for (index, system) in [System::Fata, System::Linux].into_iter().enumerate() {
-                let guest = forwarder(lab, system)?;
-                let domain = lab.start_guest(&guest, "forwarding")?;
+    let kinds = SIZES.into_iter().flat_map(|size| RATES.map(|rate| (size, rate)));
+    let kinds: Vec<(usize, u32)> = kinds.collect();
+    // For each kind: frames that arrived and their mean delay, ours and the Debian guest's.
+    let mut found: Vec<[[Vec<f64>; 2]; 2]> = vec![Default::default(); kinds.len()];
+    for _ in 0..rounds {
+        for (index, system) in [System::Fata, System::Linux].into_iter().enumerate() {
+            let guest = forwarder(lab, system)?;
+            let domain = lab.start_guest(&guest, "forwarding")?;
+            for ((size, rate), [received, delays]) in kinds.iter().zip(&mut found) {
                 let script = format!(
                     "{generator} --left.tap=tap1 --right.tap=tap2 --rate={rate} --size={size} \
                      --seconds={seconds}"
@@ -39,14 +41,15 @@ pub(crate) fn measure(lab: &Lab, seconds: u8, report: &mut Report) -> Result<()>
                 let line = json_lines(&output).pop().with_context(|| output.clone())?;
                 received[index].extend(line["received_per_s"].as_f64());
                 delays[index].extend(line["mean_delay_us"].as_f64());
-                drop(domain);
             }
-            let what = if rate == 0 { "as many as go".to_owned() } else { format!("{rate}/s") };
-            let [ours, linux] = received;
-            report.add(&format!("forwarded, {size} bytes, {what}"), "/s", true, ours, linux);
-            let [ours, linux] = delays;
-            report.add(&format!("mean delay, {size} bytes, {what}"), "us", false, ours, linux);
+            drop(domain);
         }
+    }
+    for ((size, rate), [[ours, linux], delays]) in kinds.into_iter().zip(found) {
+        let what = if rate == 0 { "as many as go".to_owned() } else { format!("{rate}/s") };
+        report.add(&format!("forwarded, {size} bytes, {what}"), "/s", true, ours, linux);
+        let [ours, linux] = delays;
+        report.add(&format!("mean delay, {size} bytes, {what}"), "us", false, ours, linux);
     }
     Ok(())
 }

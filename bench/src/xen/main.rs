@@ -114,7 +114,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
         streams::parts(&lab, arguments.rounds, arguments.seconds, &mut report)?;
     }
     if wanted(Measure::Forward) {
-        forward::measure(&lab, arguments.seconds, &mut report)?;
+        forward::measure(&lab, arguments.rounds, arguments.seconds, &mut report)?;
     }
     print!("{}", report.table());
     if let Some(path) = &arguments.markdown {
