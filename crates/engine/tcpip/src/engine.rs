@@ -211,6 +211,7 @@ impl Engine {
             self.report_expired_datagram(now, &expired);
         }
         self.handle_ipv6_timeout(now);
+        self.tcp.path_mtus_mut().handle_timeout(now);
         self.tcp.handle_timeout(now);
         while let Some(peer) = self.tcp.take_silent() {
             self.suspect(now, peer);
@@ -252,6 +253,7 @@ impl Engine {
         deadline = earlier(deadline, self.arp.poll_timeout());
         deadline = earlier(deadline, self.ipv6.as_ref().and_then(|ipv6| ipv6.poll_timeout()));
         deadline = earlier(deadline, self.reassembly.poll_timeout());
+        deadline = earlier(deadline, self.tcp.path_mtus().poll_timeout());
         earlier(deadline, self.dhcp.as_ref().and_then(dhcp::Client::poll_timeout))
     }
 

@@ -20,11 +20,13 @@ pub(crate) struct PathMtus {
     /// MTU in bytes, and until when it is believed.
     entries: HashMap<IpAddr, (usize, Instant), Key>,
     entries_max: usize,
+    /// When the first of them is forgotten, or earlier.
+    forget_at: Option<Instant>,
 }
 
 impl PathMtus {
     pub(crate) fn new(entries_max: usize, key: Key) -> Self {
-        PathMtus { entries: HashMap::with_hasher(key), entries_max }
+        PathMtus { entries: HashMap::with_hasher(key), entries_max, forget_at: None }
     }
 
     /// The MTU of the path to `destination`, in bytes, if it is less than the link's `link_mtu`.
@@ -53,8 +55,22 @@ impl PathMtus {
                 self.entries.remove(&oldest);
             }
         }
-        self.entries.insert(destination, (mtu, now + AGE_MAX));
+        let until = now + AGE_MAX;
+        self.entries.insert(destination, (mtu, until));
+        self.forget_at.get_or_insert(until);
         true
+    }
+
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
+        self.forget_at
+    }
+
+    /// Forgets what is not believed any more.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.forget_at.is_some_and(|at| at <= now) {
+            self.entries.retain(|_, (_, until)| *until > now);
+            self.forget_at = self.entries.values().map(|(_, until)| *until).min();
+        }
     }
 
     /// Number of destinations.
@@ -89,6 +105,23 @@ mod tests {
         assert_eq!(mtus.get(at(599), host(1), 1300), 1300, "the link itself may take less");
         assert_eq!(mtus.get(at(600), host(1), 1500), 1500);
         assert_eq!(mtus.get(at(0), host(2), 1500), 1500);
+    }
+
+    #[test]
+    fn what_is_not_believed_any_more_takes_no_place() {
+        let mut mtus = mtus(4);
+        let at = |seconds: u64| Instant::from_millis(seconds * 1000);
+        assert_eq!(mtus.poll_timeout(), None);
+        mtus.lower(at(0), host(1), 1400, 1500);
+        mtus.lower(at(10), host(2), 1400, 1500);
+        mtus.lower(at(20), host(1), 1300, 1500);
+        assert_eq!(mtus.poll_timeout(), Some(at(600)));
+        mtus.handle_timeout(at(600));
+        assert_eq!((mtus.len(), mtus.poll_timeout()), (2, Some(at(610))));
+        mtus.handle_timeout(at(610));
+        assert_eq!((mtus.len(), mtus.poll_timeout()), (1, Some(at(620))));
+        mtus.handle_timeout(at(620));
+        assert_eq!((mtus.len(), mtus.poll_timeout()), (0, None));
     }
 
     /// Pitfall P05.

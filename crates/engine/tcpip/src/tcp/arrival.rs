@@ -6,6 +6,7 @@ use super::cookie::Offer;
 use super::demux::Target;
 use super::half_open::{HalfOpen, TRIES_MAX};
 use super::isn::timestamp_clock;
+use super::reply::may_answer;
 use super::{Seq, Tcp, Tuple};
 use crate::event::Event;
 use crate::socket::{ListenerId, TcpId};
@@ -125,6 +126,7 @@ impl Tcp {
             timestamp_offset: self.origins.timestamp(&tuple),
             tries: 1,
             began: now,
+            answered_at: Instant::ZERO,
         };
         let reply = if is_full {
             entry.iss = self.cookies.make(now, &tuple, entry.irs, entry.mss);
@@ -254,9 +256,14 @@ impl Tcp {
         self.accept_handshake(now, &handshake, Some(index), segment);
     }
 
-    /// A doubtful segment for a handshake gets an ACK that shows where it stands (RFC 5961 §3.2).
+    /// A doubtful segment for a handshake gets an ACK that shows where it stands (RFC 5961 §3.2), now
+    /// and then: the other end may be in TIME-WAIT, and answer it.
     fn challenge_half_open(&mut self, now: Instant, index: u32) {
-        if let Some(entry) = self.half_opens.get(index) {
+        if let Some(entry) = self.half_opens.get_mut(index) {
+            if !may_answer(&mut entry.answered_at, now) {
+                self.shared.counters.tcp_challenges_limited += 1;
+                return;
+            }
             let ack = entry.challenge(now, &self.shared.settings);
             let (shared, tuple) = (&mut self.shared, entry.tuple);
             shared.counters.tcp_challenges_sent += 1;
@@ -322,7 +329,7 @@ impl Tcp {
 
     /// A segment for a connection that is over (RFC 9293 §3.10.7.4, TIME-WAIT).
     fn on_time_wait(&mut self, now: Instant, index: u32, segment: &Segment<'_>) {
-        let Some(entry) = self.time_waits.get(index) else { return };
+        let Some(entry) = self.time_waits.get_mut(index) else { return };
         let (header, flags) = (&segment.header, segment.header.flags);
         // A RST does not end TIME-WAIT early (RFC 1337 §3, fix F1).
         if flags.has(Flags::RST) {
@@ -354,6 +361,12 @@ impl Tcp {
         }
         let is_expected = header.sequence == entry.receive_next && segment.sequence_len() == 0;
         if is_expected && !flags.has(Flags::SYN) {
+            return;
+        }
+        // Data and FIN must be answered each time; the rest may be an answer itself.
+        let is_answer = segment.sequence_len() == 0 || flags.has(Flags::SYN);
+        if is_answer && !may_answer(&mut entry.answered_at, now) {
+            self.shared.counters.tcp_challenges_limited += 1;
             return;
         }
         let is_fin_again =

@@ -40,6 +40,8 @@ pub(crate) struct HalfOpen {
     /// SYN-ACKs sent when the timer came due; those that a duplicate SYN asked for do not count.
     pub(crate) tries: u8,
     pub(crate) began: Instant,
+    /// When a doubtful segment was last answered; zero: never.
+    pub(crate) answered_at: Instant,
 }
 
 impl HalfOpen {
@@ -54,6 +56,8 @@ impl HalfOpen {
         let clock = timestamp_clock(self.timestamp_offset, now);
         let mut header = self.answer(self.iss + 1, Flags::ACK, clock, settings);
         header.options = Options { timestamps: header.options.timestamps, ..Options::default() };
+        // The client, to whom the handshake may be over, takes it as scaled (RFC 7323 §2.3).
+        header.window >>= self.window_shift.map_or(0, |_| settings.window_shift);
         header
     }
 

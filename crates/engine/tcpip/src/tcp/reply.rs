@@ -8,11 +8,26 @@ use crate::Counters;
 use crate::tcp::{Seq, Tuple};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Options, Segment};
+use core::time::Duration;
 use std::collections::VecDeque;
 
 /// Segments that wait, at about 100 bytes each. A SYN-ACK or RST that is dropped here is asked for
 /// again by the peer.
 const QUEUE_MAX: usize = 1024;
+
+/// What carries nothing and is out of place is answered at most this often for each connection,
+/// handshake and TIME-WAIT: two ends that disagree must not answer each other for ever (RFC 5961 §7).
+const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whether such a segment may be answered now. `answered_at` is when the last one was; zero if none.
+pub(crate) fn may_answer(answered_at: &mut Instant, now: Instant) -> bool {
+    let may =
+        *answered_at == Instant::ZERO || now.saturating_since(*answered_at) >= ANSWER_INTERVAL;
+    if may {
+        *answered_at = now;
+    }
+    may
+}
 
 /// A segment without payload.
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,8 @@ pub(crate) struct TimeWait {
     pub(crate) receive_next: Seq,
     /// With timestamps: the origin of our clock and the peer's last value.
     pub(crate) timestamps: Option<(u32, u32)>,
+    /// When a segment without data was last answered; zero: never.
+    pub(crate) answered_at: Instant,
     expires: Instant,
     previous: u32,
     next: u32,
@@ -43,6 +45,7 @@ impl TimeWait {
             send_next,
             receive_next,
             timestamps,
+            answered_at: Instant::ZERO,
             expires,
             previous: NONE,
             next: NONE,
@@ -68,6 +71,10 @@ impl TimeWaits {
 
     pub(crate) fn get(&self, index: u32) -> Option<&TimeWait> {
         self.entries.get(index)
+    }
+
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut TimeWait> {
+        self.entries.get_mut(index)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &TimeWait)> {

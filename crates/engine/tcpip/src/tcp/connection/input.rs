@@ -6,16 +6,13 @@ use super::{Connection, Owner, State};
 use crate::error::TcpError;
 use crate::tcp::isn::timestamp_clock;
 use crate::tcp::receive_buffer::Arrival;
+use crate::tcp::reply::may_answer;
 use crate::tcp::timers::NEVER;
 use crate::tcp::{Seq, Shared};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Header, Segment};
 use core::num::NonZeroU16;
 use core::time::Duration;
-
-/// Unacceptable segments without data are answered at most this often: two ends that disagree must
-/// not answer each other for ever (RFC 5961 §7).
-const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Challenge ACKs: at most so many in each interval, per connection, so that their number tells
 /// nothing about other connections (RFC 5961 §7, CVE-2016-5696).
@@ -191,10 +188,7 @@ impl Connection {
             let (start, len) = (segment.header.sequence, segment.payload.len() as u32);
             self.receive.note_duplicate(start, (start + len).min(self.receive.acknowledge()));
             self.acknowledge_each(1);
-        } else if now.saturating_since(self.answered_at) >= ANSWER_INTERVAL
-            || self.answered_at == Instant::ZERO
-        {
-            self.answered_at = now;
+        } else if may_answer(&mut self.answered_at, now) {
             self.acknowledge_at_once();
         } else {
             shared.counters.tcp_challenges_limited += 1;

@@ -195,13 +195,14 @@ fn time_wait_answers_as_the_table_says() {
         let answer = seg(".").seq(2).ack(2);
         // ACK: only exactly RCV.NXT is silent.
         host.rx(seg(".").seq(2).ack(2)).nothing();
+        // Half a second between those that carry nothing.
         for seq in [1, 3, 65_000, 70_000] {
-            host.rx(seg(".").seq(seq).ack(2)).expect(answer.clone()).nothing();
+            host.pass(500).rx(seg(".").seq(seq).ack(2)).expect(answer.clone()).nothing();
         }
         for seq in [0, 1, 2, 3, 70_000] {
             host.rx(seg("F.").seq(seq).ack(2)).expect(answer.clone());
             host.rx(seg("P.").seq(seq).ack(2).data(b"old")).expect(answer.clone());
-            host.rx(seg("S.").seq(seq).ack(2)).expect(answer.clone());
+            host.pass(500).rx(seg("S.").seq(seq).ack(2)).expect(answer.clone());
             // RFC 1337: a RST does not end it. Without ACK nothing is answered.
             host.rx(seg("R").seq(seq))
                 .rx(seg("R.").seq(seq).ack(2))
@@ -209,9 +210,26 @@ fn time_wait_answers_as_the_table_says() {
                 .nothing();
         }
         for seq in [0, 1, 2] {
-            host.rx(seg("S").seq(seq)).expect(answer.clone()).nothing();
+            host.pass(500).rx(seg("S").seq(seq)).expect(answer.clone()).nothing();
         }
         assert_eq!(host.counters().tcp_time_wait, 1);
+    });
+}
+
+/// RFC 5961 §7: what is answered may be an answer, of an end that disagrees.
+#[test]
+fn time_wait_answers_what_carries_nothing_twice_a_second() {
+    with_isns(|mut host| {
+        host.in_state(State::TimeWait).release();
+        let answer = seg(".").seq(2).ack(2);
+        host.rx(seg(".").seq(1).ack(2)).expect(answer.clone());
+        for flags in [".", "S", "S.", "."] {
+            host.pass(124).rx(seg(flags).seq(1).ack(2)).nothing();
+        }
+        assert_eq!(host.counters().tcp_challenges_limited, 4);
+        // The peer's FIN, or data, is no answer.
+        host.rx(seg("F.").seq(1).ack(2)).expect(answer.clone());
+        host.pass(4).rx(seg("S").seq(1)).expect(answer.clone()).nothing();
     });
 }
 

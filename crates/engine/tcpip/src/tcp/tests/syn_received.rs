@@ -27,6 +27,7 @@ fn only_an_exact_reset_ends_a_handshake() {
             // Outside on the left, and on the right: silent. Inside: a challenge.
             host.rx(seg(flags).seq(0).ack(1)).rx(seg(flags).seq(65_537).ack(1)).nothing();
             host.rx(seg(flags).seq(2).ack(1)).expect(seg(".").seq(1).ack(1));
+            host.pass(500);
             host.rx(seg(flags).seq(65_536).ack(1)).expect(seg(".").seq(1).ack(1)).nothing();
             // The handshake goes on.
             host.rx(seg(".").seq(1).ack(1)).nothing().accept();
@@ -49,6 +50,37 @@ fn another_syn_is_challenged() {
         host.rx(seg("R").seq(1)).is_empty();
         host.peer_isn += 5000;
         host.rx(seg("S").seq(0)).expect(seg("S.").seq(0).ack(1)).nothing();
+    });
+}
+
+/// RFC 5961 §7: somebody guesses, or the other end is in TIME-WAIT and answers each answer.
+#[test]
+fn doubtful_segments_for_a_handshake_are_answered_twice_a_second() {
+    with_isns(|mut host| {
+        host.listen().rx(seg("S").seq(0)).expect(seg("S.").seq(0).ack(1));
+        host.rx(seg("R").seq(2)).expect(seg(".").seq(1).ack(1));
+        for doubtful in [seg("R").seq(3), seg("S").seq(5000), seg(".").seq(70_000).ack(1)] {
+            host.pass(166).rx(doubtful).nothing();
+        }
+        assert_eq!(host.counters().tcp_challenges_sent, 1);
+        assert_eq!(host.counters().tcp_challenges_limited, 3);
+        host.pass(2).rx(seg("S").seq(5000)).expect(seg(".").seq(1).ack(1)).nothing();
+        host.rx(seg(".").seq(1).ack(1)).nothing().accept();
+    });
+}
+
+/// RFC 7323 §2.3: to a client that has had the SYN-ACK, the handshake is over, and it scales what the
+/// challenge says. Unscaled it would promise far more than there is.
+#[test]
+fn a_challenge_for_a_handshake_scales_its_window() {
+    with_isns(|mut host| {
+        host.listen().rx(seg("S").seq(0).shift(7).mss(1460));
+        host.expect(seg("S.").seq(0).ack(1).win(65_535).shift(7));
+        host.rx(seg("R").seq(2)).expect(seg(".").seq(1).ack(1).win(65_535 >> 7));
+    });
+    with_isns(|mut host| {
+        host.listen().rx(seg("S").seq(0)).expect(seg("S.").seq(0).ack(1).win(65_535));
+        host.rx(seg("R").seq(2)).expect(seg(".").seq(1).ack(1).win(65_535));
     });
 }
 
