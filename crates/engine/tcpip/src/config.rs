@@ -275,7 +275,8 @@ pub struct Limits {
     /// `tcp_send_bytes` counts. Default 1 MiB.
     pub tcp_send_bytes_initial: usize,
     /// Received and written bytes that all connections hold together. Past it, windows close and
-    /// writes wait. Default 16 MiB.
+    /// writes wait; of the last quarter no connection gets more than 16 KiB for either direction.
+    /// Default 16 MiB.
     pub tcp_total_bytes: usize,
     /// Separate ranges of out-of-order data that one connection holds. Past it the farthest goes.
     /// Default 256: a loss for every third segment of a window of 1 MiB.

@@ -15,6 +15,11 @@ const SPARE_BYTES_MIN: usize = 256 * 1024;
 /// Spare rings are kept in classes by size: 2 KiB, 4 KiB … 1 MiB.
 const SPARE_CLASSES: usize = 10;
 
+/// The last quarter of the ceiling goes to rings of at most so many bytes, an initial window (RFC 6928):
+/// so that a few peers who take nothing of what is sent to them do not stop everybody else. With the
+/// default ceiling twelve of them would have taken three quarters; for the rest it takes 256.
+const LAST_RING_MAX: usize = 16 * 1024;
+
 /// Ranges of out-of-order data that all connections hold together, at eight bytes each.
 const RANGES_MAX: usize = 8192;
 
@@ -58,7 +63,11 @@ impl Memory {
 
     /// Whether so much is held that windows should stop opening: three quarters of the ceiling.
     pub(crate) const fn is_short(&self) -> bool {
-        self.bytes > self.bytes_max / 4 * 3
+        self.bytes > self.short_at()
+    }
+
+    const fn short_at(&self) -> usize {
+        self.bytes_max / 4 * 3
     }
 
     /// Whether something was refused since the last call.
@@ -91,7 +100,9 @@ impl Memory {
     }
 
     fn allocate(&mut self, len: usize, in_place_of: usize) -> Option<Box<[u8]>> {
-        if self.bytes - in_place_of + len > self.bytes_max {
+        let is_small = len <= LAST_RING_MAX;
+        let bytes_max = if is_small { self.bytes_max } else { self.short_at() };
+        if self.bytes - in_place_of + len > bytes_max {
             self.refused = true;
             return None;
         }
@@ -149,7 +160,11 @@ impl Ring {
         let least = needed.next_power_of_two().min(max);
         let allocated = memory
             .allocate(wanted, capacity)
-            .or_else(|| (least < wanted).then(|| memory.allocate(least, capacity)).flatten());
+            .or_else(|| (least < wanted).then(|| memory.allocate(least, capacity)).flatten())
+            .or_else(|| {
+                let may_grow = capacity < LAST_RING_MAX && LAST_RING_MAX < least;
+                may_grow.then(|| memory.allocate(LAST_RING_MAX, capacity)).flatten()
+            });
         if let Some(mut larger) = allocated {
             self.read_at(0, &mut larger[..used]);
             memory.free(core::mem::replace(&mut self.bytes, larger));
@@ -253,6 +268,24 @@ mod tests {
         assert!(memory.take_refused() && memory.is_short() && memory.bytes() <= 10_000);
         rings[0].release(&mut memory);
         assert_eq!(rings[3].reserve(&mut memory, 100, 0, 65_536), 100);
+    }
+
+    #[test]
+    fn the_last_quarter_goes_in_small_pieces() {
+        let mut memory = Memory::new(1 << 18);
+        let mut rings = [const { None }; 8].map(|_: Option<()>| Ring::default());
+        let got = rings.each_mut().map(|ring| ring.reserve(&mut memory, 65_536, 0, 65_536));
+        assert_eq!(got[..3], [65_536; 3]);
+        assert_eq!(got[3..7], [LAST_RING_MAX; 4]);
+        assert_eq!((got[7], memory.bytes()), (0, 1 << 18));
+        // It keeps what it holds, and grows when there is room again.
+        rings[3].write_at(0, &[7; LAST_RING_MAX]);
+        assert_eq!(rings[3].reserve(&mut memory, 20_000, LAST_RING_MAX, 65_536), LAST_RING_MAX);
+        rings[..2].iter_mut().for_each(|ring| ring.release(&mut memory));
+        assert_eq!(rings[3].reserve(&mut memory, 20_000, LAST_RING_MAX, 65_536), 20_000);
+        let mut bytes = [0; LAST_RING_MAX];
+        rings[3].read_at(0, &mut bytes);
+        assert_eq!(bytes, [7; LAST_RING_MAX]);
     }
 
     /// A stream of half a mebibyte at a time: 64 times through the allocator before this was kept.

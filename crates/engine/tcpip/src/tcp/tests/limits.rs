@@ -276,19 +276,38 @@ fn stalled_connection_goes_when_memory_is_short() {
     assert_eq!(host.counters().tcp_reset_for_memory, 1);
 }
 
+/// Three quarters of the memory are what a few peers who take nothing can get: the next connection has
+/// an initial window all the same, at once.
+#[test]
+fn closed_windows_leave_the_next_connection_an_initial_window() {
+    let limits =
+        Limits { tcp_total_bytes: 256 * 1024, tcp_send_bytes: 64 * 1024, ..Limits::default() };
+    let mut host = Host::with_limits(limits);
+    host.listen();
+    for port in 1..=6u16 {
+        host.rx(seg("S").port(port).mss(1460)).rx(seg(".").port(port).seq(1).ack(1).win(0));
+        let id = host.try_accept().expect("a connection itself is small");
+        let expected = if port <= 3 { 65_536 } else { 16_384 };
+        assert_eq!(host.tcp.write(host.now, id, &stream(0, 65_536)), Ok(Some(expected)));
+    }
+    host.rx(seg("S").port(99).mss(1460)).rx(seg(".").port(99).seq(1).ack(1));
+    let id = host.try_accept().expect("a connection itself is small");
+    assert_eq!(host.tcp.write(host.now, id, &stream(0, 65_536)), Ok(Some(16_384)));
+}
+
 /// Under pressure windows stop opening, but never shrink.
 #[test]
 fn windows_open_less_while_memory_is_short() {
     let limits = Limits {
         tcp_total_bytes: 64 * 1024,
         tcp_receive_bytes: 32 * 1024,
-        tcp_send_bytes: 50 * 1024,
+        tcp_send_bytes: 48 * 1024,
         ..Limits::default()
     };
     let mut host = Host::with_limits(limits);
     host.established();
     let writer = host.id();
-    assert_eq!(host.tcp.write(host.now, writer, &stream(0, 60_000)), Ok(Some(51_200)));
+    assert_eq!(host.tcp.write(host.now, writer, &stream(0, 60_000)), Ok(Some(49_152)));
     host.drain();
     host.out.clear();
     host.rx(seg("S").port(2).mss(1460)).rx(seg(".").port(2).seq(1).ack(1));
