@@ -23,7 +23,7 @@ fn send(scene: &mut Scene<'_>, is_ipv6: bool, piece: &Piece) {
         scene.packet(&packet);
     } else {
         let IpAddr::V4(source) = stranger(piece.source) else { return };
-        let field = piece.offset / 8 | if piece.more { MORE_FRAGMENTS } else { 0 };
+        let field = (piece.offset / 8) | if piece.more { MORE_FRAGMENTS } else { 0 };
         let id = (piece.identification as u16, field);
         scene.packet(&forge::ipv4(source, VICTIM, forge::UDP, id, &payload));
     }
