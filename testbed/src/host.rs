@@ -18,6 +18,14 @@ use crate::process::Process;
 use crate::snapshot::Snapshot;
 use crate::system::{self, System};
 
+/// guest_loglvl: what guests write to port 0xe9 is shown, with their number before it.
+pub(crate) const XEN_COMMAND_LINE: &str = "console=com1 com1=115200,8n1 dom0_mem=384M,max:384M \
+                                           dom0_max_vcpus=1 loglvl=warning guest_loglvl=all/all";
+
+/// Without FSGSBASE: with it, a kernel that Xen runs paravirtualised reads an MSR, which Xen has to
+/// emulate, whenever it changes from one thread to another.
+pub(crate) const DOM0_COMMAND_LINE: &str = "console=hvc0 quiet loglevel=4 nofsgsbase";
+
 /// The bridge in dom0 that the outer network and guests' interfaces are ports of.
 pub const BRIDGE: &str = "xenbr0";
 
@@ -456,18 +464,13 @@ fn command(
     command.args(["-smp", &options.processors.to_string()]);
     command.args(["-m", &options.memory_mib.to_string()]);
     command.arg("-kernel").arg(&system.xen);
-    command.args([
-        "-append",
-        // guest_loglvl: what guests write to port 0xe9 is shown, with their number before it.
-        "console=com1 com1=115200,8n1 dom0_mem=384M,max:384M dom0_max_vcpus=1 \
-         loglvl=warning guest_loglvl=all/all",
-    ]);
+    command.args(["-append", XEN_COMMAND_LINE]);
     let gateway = match options.tap {
         Some(_) => String::new(),
         None => format!(" testbed.gateway={GATEWAY}"),
     };
     command.arg("-initrd").arg(format!(
-        "{} console=hvc0 quiet loglevel=4 testbed.address={DOM0_ADDRESS}{gateway},{}",
+        "{} {DOM0_COMMAND_LINE} testbed.address={DOM0_ADDRESS}{gateway},{}",
         system.linux.display(),
         system.dom0.display()
     ));

@@ -18,7 +18,7 @@ use crate::cache::Key;
 use crate::control::POLL_INTERVAL;
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::host::{Host, Options, which};
+use crate::host::{DOM0_COMMAND_LINE, Host, Options, XEN_COMMAND_LINE, which};
 use crate::qmp;
 use crate::system::System;
 
@@ -51,7 +51,7 @@ impl Snapshot {
         // Another QEMU may not read this one's state, and says so late or never.
         let qemu = which(&options.qemu)?.metadata().ok()?;
         let made = format!(
-            "{} {machine:?} {} {} {} {} {:?}",
+            "{} {machine:?} {XEN_COMMAND_LINE} {DOM0_COMMAND_LINE} {} {} {} {} {:?}",
             system.key,
             options.memory_mib,
             options.processors,
