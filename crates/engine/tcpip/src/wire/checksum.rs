@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071): the complement of the one's complement sum of 16-bit words.
 //!
 //! It is the one thing that the stack does to every byte of every segment when the device does not,
-//! so it takes eight bytes at a time: the sum is the same whatever the width of the words, as long
+//! so it takes many words at a time: the sum is the same whatever the width of the words, as long
 //! as all carries come back in at the end (§2(C)), and the same in either byte order up to a swap
 //! of the result (§2(B)).
 
@@ -16,8 +16,11 @@ pub(crate) struct Sum {
     odd: bool,
 }
 
-/// Words of eight bytes that are summed side by side.
-const LANES: usize = 8;
+/// Bytes of which the words of four are summed side by side.
+const BLOCK: usize = 64;
+
+/// Blocks of the longest IP packet, and few enough that their sum fits into 32 bits.
+const BLOCKS_MAX: usize = 1024;
 
 /// The one's complement sum of two 16-bit numbers.
 fn add(a: u16, b: u16) -> u16 {
@@ -25,42 +28,55 @@ fn add(a: u16, b: u16) -> u16 {
     sum + u16::from(carry)
 }
 
-/// The one's complement sum of `bytes` as big-endian words, padded with a zero byte.
-fn sum_words(bytes: &[u8]) -> u16 {
-    // Halves of words are summed apart, so that no carry is lost in a piece of any length that there
-    // is; and in lanes, so that the compiler can keep several of them in one register.
-    let (mut low, mut high) = ([0u64; LANES], [0u64; LANES]);
-    let mut blocks = bytes.chunks_exact(8 * LANES);
-    for block in &mut blocks {
-        for (lane, word) in block.chunks_exact(8).enumerate() {
-            let word = native(word);
-            low[lane] += word & 0xffff_ffff;
-            high[lane] += word >> 32;
+/// The sum of the 16-bit words, in the machine's order, of at most [`BLOCKS_MAX`] blocks.
+fn sum_blocks(blocks: &[[u8; BLOCK]]) -> u32 {
+    // In lanes, so that the compiler keeps several of them in one register. Of each the sum of its
+    // words of four, which wraps, and that of their upper halves, which does not: the first without
+    // the second, where they belong, is the sum of the lower halves, and does not either.
+    let (mut all, mut upper) = ([0u32; BLOCK / 4], [0u32; BLOCK / 4]);
+    for block in blocks {
+        for (lane, word) in block.as_chunks().0.iter().enumerate() {
+            let word = u32::from_ne_bytes(*word);
+            all[lane] = all[lane].wrapping_add(word);
+            upper[lane] = upper[lane].wrapping_add(word >> 16);
         }
     }
-    let mut sum: u64 = low.iter().chain(&high).sum();
-    let mut words = blocks.remainder().chunks_exact(8);
-    for word in &mut words {
-        let word = native(word);
-        sum += (word & 0xffff_ffff) + (word >> 32);
-    }
-    let rest = words.remainder();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let last = u64::from_ne_bytes(last);
-    sum += (last & 0xffff_ffff) + (last >> 32);
+    let sum =
+        |lanes: [u32; BLOCK / 4]| lanes.iter().fold(0u32, |sum, lane| sum.wrapping_add(*lane));
+    let (all, upper) = (sum(all), sum(upper));
+    all.wrapping_sub(upper << 16).wrapping_add(upper)
+}
 
+/// The one's complement sum of two 64-bit numbers.
+const fn add_wide(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u64
+}
+
+/// The one's complement sum of `bytes` as big-endian words, padded with a zero byte.
+fn sum_words(bytes: &[u8]) -> u16 {
+    let (blocks, rest) = bytes.as_chunks();
+    let mut sum = 0;
+    for blocks in blocks.chunks(BLOCKS_MAX) {
+        sum = add_wide(sum, sum_blocks(blocks).into());
+    }
+    let (words, rest) = rest.as_chunks();
+    for word in words {
+        sum = add_wide(sum, u64::from_ne_bytes(*word));
+    }
+    if !rest.is_empty() {
+        let mut word = [0; 8];
+        for (to, from) in word.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        sum = add_wide(sum, u64::from_ne_bytes(word));
+    }
     // Fold to 16 bits: the sum modulo 2^16 - 1, never 0 for a sum that is not 0.
     sum = (sum >> 32) + (sum & 0xffff_ffff);
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
     u16::from_be(sum as u16)
-}
-
-/// Eight bytes as a number in the machine's order.
-fn native(word: &[u8]) -> u64 {
-    <[u8; 8]>::try_from(word).map_or(0, u64::from_ne_bytes)
 }
 
 impl Sum {
