@@ -12,6 +12,7 @@ mod invariants;
 mod ipv6;
 mod link;
 mod report;
+mod run;
 mod sockets;
 mod transmit;
 
@@ -130,6 +131,8 @@ pub struct Engine {
     /// A datagram that is being sent in fragments, and where its next one begins.
     fragmenting: Option<Fragmenting>,
     identifications: Identifications,
+    /// TCP segments that may follow the last frame.
+    run: Option<run::Run>,
     /// UDP has the next turn, otherwise TCP.
     is_udps_turn: bool,
     /// Events of everything but TCP, which has its own queue.
@@ -173,6 +176,7 @@ impl Engine {
             loopback: Queue::new(limits.loopback_bytes),
             fragmenting: None,
             identifications: Identifications::new(&keys),
+            run: None,
             is_udps_turn: false,
             events: Events::default(),
             counters: Counters::default(),
@@ -199,6 +203,7 @@ impl Engine {
 
     /// Does what is due. Calling it early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.run = None;
         self.receive_loopback(now);
         if let Some(client) = &mut self.dhcp {
             let change = client.handle_timeout(now, &mut self.counters);

@@ -81,6 +81,11 @@ impl Udp {
         }
     }
 
+    /// No datagram waits to be sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     fn socket(&self, id: UdpId) -> Option<&Socket> {
         let slot = self.slots.get(id.index())?;
         slot.socket.as_ref().filter(|_| slot.generation == id.generation())

@@ -56,6 +56,7 @@ impl Engine {
         checksum: FrameChecksum,
         mss: Option<NonZeroU16>,
     ) {
+        self.run = None;
         self.counters.frames_received += 1;
         self.counters.bytes_received += frame.len() as u64;
         let Some(frame) = Frame::parse(frame) else {

@@ -17,6 +17,7 @@ impl Engine {
     /// neighbours in use.
     pub fn set_neighbour(&mut self, now: Instant, address: IpAddr, mac: MacAddress) -> bool {
         let IpAddr::V4(address) = address else { return false };
+        self.run = None;
         mac.is_unicast()
             && mac != self.mac
             && self.route(now, address.into()) == Route::Neighbour(address.into())

@@ -4,6 +4,7 @@
 //! waits for it; then what has been waiting; then replies, which are limited in rate; then TCP and
 //! UDP in turns.
 
+use super::run::Run;
 use super::{Engine, Fragmenting, PartialChecksum, Transmit};
 use crate::config::{Lease, MacAddress};
 use crate::dhcp::Message;
@@ -15,7 +16,7 @@ use crate::wire::{dhcp, ethernet, ndp, udp};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where TCP's checksum stands in its header (RFC 9293 §3.1).
-const TCP_CHECKSUM_OFFSET: usize = 16;
+pub(super) const TCP_CHECKSUM_OFFSET: usize = 16;
 
 /// A checksum `offset` bytes into a transport's header, left to the device.
 const fn partial_checksum(destination: IpAddr, offset: usize) -> PartialChecksum {
@@ -178,6 +179,9 @@ impl Engine {
     }
 
     fn transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
+        if let Some(transmit) = self.transmit_run(now, buffer) {
+            return Some(transmit);
+        }
         if let Some(transmit) = self.transmit_discovery(now, buffer) {
             return Some(transmit);
         }
@@ -314,7 +318,12 @@ impl Engine {
         header.write(self.mac, to, out.len, 0, false, buffer);
         self.counters.tcp_large_frames_sent += u64::from(out.mss.is_some());
         let (len, is_ipv6) = (start + out.len, destination.is_ipv6());
-        Some(Some(Transmit { len, partial_checksum, mss: out.mss, is_ipv6 }))
+        let transmit = Transmit { len, partial_checksum, mss: out.mss, is_ipv6 };
+        self.run = out.run.and_then(|run| {
+            let sum = Sum::of_pseudo_header(source, destination, PROTOCOL_TCP, out.len);
+            Run::new(run, &buffer[..len], start, sum, transmit)
+        });
+        Some(Some(transmit))
     }
 
     fn next_dhcp(&mut self, now: Instant) -> Option<Packet> {

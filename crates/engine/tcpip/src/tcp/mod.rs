@@ -191,6 +191,8 @@ pub(crate) struct Tcp {
     timers: Timers,
     /// Connections with something to send.
     ready: Ready,
+    /// How often something happened to a connection.
+    settled: u64,
     /// Peers that have not answered in time, until the engine asks.
     silent: Vec<IpAddr>,
     /// The next turn is a reply's, not a connection's.
@@ -216,6 +218,24 @@ struct TableLimits {
     accept_backlog: usize,
 }
 
+/// Bytes of the segments of a run, at most: a turn is no longer than with a device that segments.
+const RUN_BYTES_MAX: u32 = 65_536;
+
+/// The same while other connections wait for their turn.
+const RUN_BYTES_SHARED_MAX: u32 = 16_384;
+
+/// Full segments that may follow one that was sent, as long as nothing happens to any connection and
+/// no time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    index: u32,
+    now: Instant,
+    /// What [`Tcp::settled`] was.
+    settled: u64,
+    segments_left: u32,
+    pub(crate) payload_len: usize,
+}
+
 /// A segment that [`Tcp::poll_transmit_behind`] wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentOut {
@@ -225,6 +245,8 @@ pub(crate) struct SegmentOut {
     pub(crate) len: usize,
     /// Payload of each segment that the device must cut it into, if it must.
     pub(crate) mss: Option<NonZeroU16>,
+    /// What may follow it, with the same header but for the number.
+    pub(crate) run: Option<Run>,
 }
 
 impl Tcp {
@@ -248,6 +270,7 @@ impl Tcp {
             time_waits: TimeWaits::new(),
             timers: Timers::default(),
             ready: Ready::default(),
+            settled: 0,
             silent: Vec::new(),
             is_reply_turn: true,
             starved: VecDeque::new(),
@@ -426,7 +449,7 @@ impl Tcp {
                 let (source, destination) = (reply.tuple.local, reply.tuple.remote);
                 let segment = &mut frame[start(destination)..];
                 let len = reply.header.emit(segment);
-                return Some(SegmentOut { source, destination, len, mss: None });
+                return Some(SegmentOut { source, destination, len, mss: None, run: None });
             }
             let Some(index) = self.ready.pop() else {
                 if self.shared.replies.is_empty() {
@@ -442,9 +465,42 @@ impl Tcp {
             self.settle(now, index);
             if let Some(Written { len, mss, segments }) = written {
                 self.shared.counters.tcp_segments_sent += u64::from(segments);
-                return Some(SegmentOut { source, destination, len, mss });
+                let run = self.run(now, index, len);
+                return Some(SegmentOut { source, destination, len, mss, run });
             }
         }
+    }
+
+    /// What may follow the segment of `len` bytes that a connection has just sent.
+    fn run(&self, now: Instant, index: u32, len: usize) -> Option<Run> {
+        let connection = self.connections.get(index)?;
+        let payload_len = connection.run_payload_len();
+        if len < payload_len || !self.shared.replies.is_empty() {
+            return None;
+        }
+        let bytes_max = if self.ready.len() > 1 { RUN_BYTES_SHARED_MAX } else { RUN_BYTES_MAX };
+        let segments = connection.run_segments(&self.shared.settings);
+        let segments_left = segments.min(bytes_max / payload_len as u32);
+        let settled = self.settled;
+        (segments_left > 0).then_some(Run { index, now, settled, segments_left, payload_len })
+    }
+
+    /// Sends the next segment of a run: writes its payload, and returns its number; `None` if the run
+    /// is over. `payload` is as long as the run says.
+    pub(crate) fn continue_run(
+        &mut self,
+        now: Instant,
+        run: &mut Run,
+        payload: &mut [u8],
+    ) -> Option<Seq> {
+        if run.segments_left == 0 || run.settled != self.settled || run.now != now {
+            return None;
+        }
+        let connection = self.connections.get_mut(run.index)?;
+        run.segments_left -= 1;
+        self.shared.counters.tcp_segments_sent += 1;
+        let is_last = run.segments_left == 0;
+        Some(connection.transmit_next(now, payload, is_last, &self.shared.settings))
     }
 
     /// The hash of a tuple and what it belongs to.
@@ -472,6 +528,7 @@ impl Tcp {
     /// Brings timers, ready list, demultiplexer and events in step with a connection to which
     /// something has happened; frees it when it is over and nobody holds it.
     fn settle(&mut self, now: Instant, index: u32) {
+        self.settled += 1;
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.arm_persist(now, &self.shared);
         self.timers.set(index, connection.deadline());

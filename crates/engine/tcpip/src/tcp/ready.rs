@@ -15,6 +15,11 @@ impl Ready {
         self.queue.is_empty()
     }
 
+    /// Number of connections that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether a slot waits for its turn.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn contains(&self, index: u32) -> bool {

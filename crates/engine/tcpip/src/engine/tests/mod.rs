@@ -13,6 +13,7 @@ mod ipv6;
 mod link;
 mod martians;
 mod pair;
+mod runs;
 mod udp;
 
 use super::*;

@@ -2,7 +2,7 @@
 //! to it.
 //!
 //! What arrives is handled in `input.rs` (ICMP errors in `icmp.rs`), what leaves is made in
-//! `output.rs`, what is lost is found in `recovery.rs` (or, without SACK, in `duplicates.rs`), what
+//! `output.rs` (what follows it at once, in `run.rs`), what is lost is found in `recovery.rs` (or, without SACK, in `duplicates.rs`), what
 //! is due happens in `timeout.rs`, how much may be buffered is decided in `tuning.rs`, what the
 //! program asks for is done in `calls.rs`. None of them
 //! knows of tables: after each call the façade ([`super::Tcp`]) looks at what has changed and keeps
@@ -21,6 +21,7 @@ mod output;
 mod path_mtu;
 mod recovery;
 mod report;
+mod run;
 mod stretch;
 mod timeout;
 mod tuning;

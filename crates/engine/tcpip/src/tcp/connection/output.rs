@@ -327,12 +327,17 @@ impl Connection {
 
     /// Keeps the peak of the bytes in flight, per round trip. Room that is only too small for the
     /// next frame counts as used: it is the window that limits, and not the program.
-    fn note_flight(&mut self, settings: &Settings) {
+    pub(super) fn note_flight(&mut self, settings: &Settings) {
         let mut flight = self.flight();
         let window = self.congestion.window();
         if self.data_end().after(self.next) && window < flight + self.burst_max(settings) {
             flight = flight.max(window);
         }
+        self.note_peak(flight);
+    }
+
+    /// Keeps the peak of the bytes in flight, which are `flight` now.
+    pub(super) fn note_peak(&mut self, flight: u32) {
         if self.una.at_or_after(self.round_end) || flight > self.flight_peak {
             self.flight_peak = flight;
             self.round_end = self.max;

@@ -299,7 +299,7 @@ impl Host {
     /// Takes what the host sends, and checks what must always hold.
     pub(super) fn drain(&mut self) {
         let mut buffer = vec![0xee; MTU.max(65_535) - 20];
-        while let Some(SegmentOut { source, destination, len, mss }) =
+        while let Some(SegmentOut { source, destination, len, mss, .. }) =
             self.tcp.poll_transmit(self.now, &mut buffer)
         {
             let segment = Segment::parse(&buffer[..len]).expect("what we send is well formed");
