@@ -5,6 +5,7 @@
 //! program calls.
 
 mod arp;
+mod flows;
 mod icmp;
 mod input;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -131,6 +132,8 @@ pub struct Engine {
     /// A datagram that is being sent in fragments, and where its next one begins.
     fragmenting: Option<Fragmenting>,
     identifications: Identifications,
+    /// Streams that come in.
+    flows: flows::Flows,
     /// TCP segments that may follow the last frame.
     run: Option<run::Run>,
     /// UDP has the next turn, otherwise TCP.
@@ -176,6 +179,7 @@ impl Engine {
             loopback: Queue::new(limits.loopback_bytes),
             fragmenting: None,
             identifications: Identifications::new(&keys),
+            flows: flows::Flows::default(),
             run: None,
             is_udps_turn: false,
             events: Events::default(),
@@ -349,6 +353,7 @@ impl Engine {
             self.arp.start_probing(now);
         }
         self.lease = Some(lease);
+        self.flows = flows::Flows::default();
         self.events.push(Event::AddressChanged);
     }
 

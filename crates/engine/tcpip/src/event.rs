@@ -76,16 +76,25 @@ fn note(table: &mut Vec<Pending>, index: usize, generation: u32, bit: u8) -> boo
     !core::mem::replace(&mut pending.queued, true)
 }
 
+/// What a slot has to say next.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    generation: u32,
+    /// 0 if it was forgotten meanwhile.
+    bit: u8,
+    /// There is no more: the slot leaves the queue.
+    is_last: bool,
+}
+
 /// Takes the lowest bit of a slot.
-fn take(table: &mut [Pending], index: usize) -> Option<(u32, u8)> {
-    let pending = table.get_mut(index)?;
+fn take(table: &mut [Pending], index: usize) -> Taken {
+    let Some(pending) = table.get_mut(index) else {
+        return Taken { is_last: true, ..Taken::default() };
+    };
     let bit = pending.bits & pending.bits.wrapping_neg();
     pending.bits &= !bit;
-    if bit == 0 {
-        pending.queued = false;
-        return None;
-    }
-    Some((pending.generation, bit))
+    pending.queued = pending.bits != 0;
+    Taken { generation: pending.generation, bit, is_last: !pending.queued }
 }
 
 impl Events {
@@ -131,35 +140,45 @@ impl Events {
     /// Takes the next event.
     pub(crate) fn pop(&mut self) -> Option<Event> {
         while let Some(&owner) = self.queue.front() {
-            let event = match owner {
-                Owner::Tcp(index) => take(&mut self.tcp, index).map(|(generation, bit)| {
-                    let id = TcpId::new(index as u32, generation);
-                    match bit {
+            let taken = match owner {
+                Owner::Tcp(index) => take(&mut self.tcp, index),
+                Owner::Listener(index) => take(&mut self.listeners, index),
+                Owner::Udp(index) => take(&mut self.udp, index),
+                Owner::Engine => Taken {
+                    generation: 0,
+                    bit: u8::from(core::mem::take(&mut self.address_changed)),
+                    is_last: true,
+                },
+            };
+            if taken.is_last {
+                self.queue.pop_front();
+            }
+            if taken.bit == 0 {
+                continue;
+            }
+            return Some(match owner {
+                Owner::Tcp(index) => {
+                    let id = TcpId::new(index as u32, taken.generation);
+                    match taken.bit {
                         CONNECTED => Event::TcpConnected(id),
                         READABLE => Event::TcpReadable(id),
                         WRITABLE => Event::TcpWritable(id),
                         _ => Event::TcpClosed(id),
                     }
-                }),
+                }
                 Owner::Listener(index) => {
-                    take(&mut self.listeners, index).map(|(generation, _)| {
-                        Event::Acceptable(ListenerId::new(index as u32, generation))
-                    })
+                    Event::Acceptable(ListenerId::new(index as u32, taken.generation))
                 }
-                Owner::Udp(index) => take(&mut self.udp, index).map(|(generation, bit)| {
-                    let id = UdpId::new(index as u32, generation);
-                    if bit == READABLE { Event::UdpReadable(id) } else { Event::UdpWritable(id) }
-                }),
-                Owner::Engine => {
-                    core::mem::take(&mut self.address_changed).then_some(Event::AddressChanged)
+                Owner::Udp(index) => {
+                    let id = UdpId::new(index as u32, taken.generation);
+                    if taken.bit == READABLE {
+                        Event::UdpReadable(id)
+                    } else {
+                        Event::UdpWritable(id)
+                    }
                 }
-            };
-            match event {
-                Some(event) => return Some(event),
-                None => {
-                    self.queue.pop_front();
-                }
-            }
+                Owner::Engine => Event::AddressChanged,
+            });
         }
         None
     }

@@ -59,6 +59,23 @@ impl Engine {
         self.run = None;
         self.counters.frames_received += 1;
         self.counters.bytes_received += frame.len() as u64;
+        if mss.is_none() && self.receive_expected(now, frame, checksum) {
+            return;
+        }
+        self.handle_any(now, frame, checksum, mss);
+        if let Some(id) = self.tcp.receiver.take() {
+            self.flows.learn(frame, id);
+        }
+    }
+
+    /// Takes a frame of any kind.
+    fn handle_any(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        checksum: FrameChecksum,
+        mss: Option<NonZeroU16>,
+    ) {
         let Some(frame) = Frame::parse(frame) else {
             self.counters.dropped_ethernet_malformed += 1;
             return;

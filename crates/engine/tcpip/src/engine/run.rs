@@ -83,7 +83,9 @@ fn write_next(
     let header = headers.get_mut(run.start..)?;
     header.get_mut(SEQUENCE_OFFSET..)?.first_chunk_mut::<4>()?.copy_from_slice(&sequence);
     if let Some(sum) = run.sum {
-        let sum = sum.then(&sequence).then(payload).finish();
+        let [a, b, c, d] = sequence;
+        let number = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+        let sum = sum.then_word(number[0]).then_word(number[1]).then(payload).finish();
         let field = header.get_mut(TCP_CHECKSUM_OFFSET..)?.first_chunk_mut::<2>()?;
         field.copy_from_slice(&sum.to_be_bytes());
     }

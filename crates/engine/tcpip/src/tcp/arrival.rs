@@ -1,7 +1,7 @@
 //! Where a segment goes that arrives: to a connection, a handshake, a TIME-WAIT entry, a listener,
 //! or nowhere.
 
-use super::connection::{Connection, Handshake, PEER_MSS_MIN, default_mss};
+use super::connection::{Connection, Expected, Handshake, Owner, PEER_MSS_MIN, default_mss};
 use super::cookie::Offer;
 use super::demux::Target;
 use super::half_open::{HalfOpen, TRIES_MAX};
@@ -51,8 +51,13 @@ impl Tcp {
                 let mut has_progress = false;
                 if let Some(connection) = self.connections.get_mut(index) {
                     let before = connection.progress();
+                    let is_only_receiving = connection.is_only_receiving();
                     connection.on_segment(now, &segment, &mut self.shared);
                     has_progress = connection.progress() != before;
+                    if is_only_receiving && has_progress {
+                        let generation = self.connections.generation(index).unwrap_or_default();
+                        self.receiver = Some(TcpId::new(index, generation));
+                    }
                 }
                 self.settle(now, index);
                 return has_progress;
@@ -62,6 +67,43 @@ impl Tcp {
             None => self.on_unmatched(now, tuple, hash, &segment),
         }
         false
+    }
+
+    /// Reads a segment, if it is the one that a connection expects; the caller has checked that both
+    /// addresses and both ports are the connection's.
+    pub(crate) fn expects<'a>(&self, id: TcpId, segment: &'a [u8]) -> Option<Expected<'a>> {
+        let index = self.connections.check(id.index(), id.generation())?;
+        self.connections.get(index)?.expects(segment)
+    }
+
+    /// Takes a segment that was expected, and whose checksum was verified since. False if there is no
+    /// memory for it: nothing has happened.
+    pub(crate) fn take_expected(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        expected: Expected<'_>,
+    ) -> bool {
+        let index = id.index() as u32;
+        let Some(connection) = self.connections.get_mut(index) else { return false };
+        let deadline = connection.deadline();
+        if !connection.take_expected(now, expected, &mut self.shared) {
+            return false;
+        }
+        self.shared.counters.tcp_segments_received += 1;
+        // What `settle` would find: an ACK that is owed now or later, and something to read.
+        self.settled += 1;
+        if connection.deadline() != deadline {
+            self.timers.set(index, connection.deadline());
+        }
+        let changes = core::mem::take(&mut connection.changes);
+        if changes.readable && connection.owner == Owner::Program {
+            self.events.push(Event::TcpReadable(id));
+        }
+        if connection.owes_ack() {
+            self.ready.push(index);
+        }
+        true
     }
 
     /// A segment of no connection: for a listener (RFC 9293 §3.10.7.2) or for nobody (§3.10.7.1).

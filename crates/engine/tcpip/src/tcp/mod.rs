@@ -191,6 +191,9 @@ pub(crate) struct Tcp {
     timers: Timers,
     /// Connections with something to send.
     ready: Ready,
+    /// The connection whose next segment may be one that it [expects](Self::expects): it has just
+    /// received data, and nothing else.
+    pub(crate) receiver: Option<TcpId>,
     /// How often something happened to a connection.
     settled: u64,
     /// Peers that have not answered in time, until the engine asks.
@@ -270,6 +273,7 @@ impl Tcp {
             time_waits: TimeWaits::new(),
             timers: Timers::default(),
             ready: Ready::default(),
+            receiver: None,
             settled: 0,
             silent: Vec::new(),
             is_reply_turn: true,

@@ -80,6 +80,25 @@ impl ReceiveBuffer {
         !self.ranges.is_empty() || self.fin.is_some_and(|fin| fin != self.next)
     }
 
+    /// Nothing has arrived ahead of a gap, nor the FIN.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.ranges.is_empty() && self.fin.is_none()
+    }
+
+    /// Takes the next bytes, while the buffer is [plain](Self::is_plain); `bytes_max` is the largest
+    /// size of the ring. False if there is no memory for all of them: then none is taken.
+    pub(crate) fn append(&mut self, payload: &[u8], bytes_max: usize, memory: &mut Memory) -> bool {
+        debug_assert!(self.is_plain());
+        let offset = self.unread as usize;
+        let needed = offset + payload.len();
+        if self.ring.reserve(memory, needed, offset, bytes_max) < needed {
+            return false;
+        }
+        self.ring.write_at(offset, payload);
+        self.advance(self.next + payload.len() as u32);
+        true
+    }
+
     /// Notes that [`start`, `end`) arrived again, for the next ACK to tell.
     pub(crate) fn note_duplicate(&mut self, start: Seq, end: Seq) {
         if start.before(end) {

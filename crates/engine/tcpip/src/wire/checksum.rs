@@ -112,6 +112,13 @@ impl Sum {
         Sum { folded: add(self.folded, piece), odd: self.odd ^ (bytes.len() % 2 == 1) }
     }
 
+    /// The sum with a word appended; the bytes so far are of an even number.
+    #[must_use]
+    pub(crate) fn then_word(self, word: u16) -> Sum {
+        debug_assert!(!self.odd);
+        Sum { folded: add(self.folded, word), odd: false }
+    }
+
     /// The sum itself: what a device that finishes the checksum expects in the field.
     pub(crate) const fn partial(self) -> u16 {
         self.folded

@@ -16,6 +16,9 @@ pub(crate) const HEADER_LEN: usize = 20;
 /// Length of a timestamps option with the padding that aligns it (RFC 7323 Appendix A), in bytes.
 pub(crate) const TIMESTAMPS_LEN: usize = 12;
 
+/// What such an option begins with.
+pub(crate) const TIMESTAMPS_HEAD: [u8; 4] = [KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10];
+
 /// The largest window shift that means anything (RFC 7323 §2.3).
 pub(crate) const WINDOW_SHIFT_MAX: u8 = 14;
 
@@ -214,7 +217,7 @@ impl Options {
             put(&[KIND_NOP, KIND_NOP, KIND_SACK_PERMITTED, 2]);
         }
         if let Some(timestamps) = self.timestamps {
-            put(&[KIND_NOP, KIND_NOP, KIND_TIMESTAMPS, 10]);
+            put(&TIMESTAMPS_HEAD);
             put(&timestamps.value.to_be_bytes());
             put(&timestamps.echo.to_be_bytes());
         }

@@ -13,7 +13,8 @@ mod ipv6;
 mod link;
 mod martians;
 mod pair;
-mod runs;
+
+mod shortcuts;
 mod udp;
 
 use super::*;

@@ -39,9 +39,14 @@ impl Connection {
             State::TimeWait | State::Closed => {}
             _ => self.on_segment_synchronized(now, segment, shared),
         }
-        if let Some(keepalive) = &mut self.keepalive
-            && self.keepalive_at != NEVER
-        {
+        if self.keepalive_at != NEVER {
+            self.on_sign_of_life(now);
+        }
+    }
+
+    /// The peer is there: the wait for the next keepalive begins anew.
+    pub(super) fn on_sign_of_life(&mut self, now: Instant) {
+        if let Some(keepalive) = &mut self.keepalive {
             keepalive.probes_sent = 0;
             self.keepalive_at = now + keepalive.config.idle;
         }
@@ -302,6 +307,11 @@ impl Connection {
             self.window_seq = seq;
             self.window_ack = ack;
         }
+        self.on_window(now);
+    }
+
+    /// The peer has said what its window is.
+    pub(super) fn on_window(&mut self, now: Instant) {
         if self.window > 0 {
             self.probes = 0;
         } else if self.owner != Owner::Nobody {
@@ -429,7 +439,8 @@ impl Connection {
             // And when a gap is filled, in part or whole.
             self.acknowledge_at_once();
         } else {
-            self.acknowledge_soon(now, segment);
+            let largest = segment.mss.map_or(u16::MAX, NonZeroU16::get);
+            self.acknowledge_soon(now, segment.payload.len() as u32, largest);
         }
     }
 
@@ -460,11 +471,9 @@ impl Connection {
         }
     }
 
-    /// Delays the ACK, unless two full segments wait for it (RFC 9293 §3.8.6.3, SHLD-18, MUST-58),
-    /// or what the [stretch](Stretch) makes of them.
-    fn acknowledge_soon(&mut self, now: Instant, segment: &Segment<'_>) {
-        let len = segment.payload.len() as u32;
-        let largest = segment.mss.map_or(u16::MAX, NonZeroU16::get);
+    /// Delays the ACK of `len` bytes in segments of `largest` at most, unless two full segments wait
+    /// for it (RFC 9293 §3.8.6.3, SHLD-18, MUST-58), or what the [stretch](Stretch) makes of them.
+    pub(super) fn acknowledge_soon(&mut self, now: Instant, len: u32, largest: u16) {
         self.segment_max = self.segment_max.max(len.min(largest.into()) as u16);
         self.unacknowledged = self.unacknowledged.saturating_add(len);
         let two_segments = 2 * u32::from(self.segment_max);

@@ -1,7 +1,8 @@
 //! One connection: the transmission control block of RFC 9293 §3.3.1 and what the program may do
 //! to it.
 //!
-//! What arrives is handled in `input.rs` (ICMP errors in `icmp.rs`), what leaves is made in
+//! What arrives is handled in `input.rs` (what was expected in `expected.rs`, ICMP errors in
+//! `icmp.rs`), what leaves is made in
 //! `output.rs` (what follows it at once, in `run.rs`), what is lost is found in `recovery.rs` (or, without SACK, in `duplicates.rs`), what
 //! is due happens in `timeout.rs`, how much may be buffered is decided in `tuning.rs`, what the
 //! program asks for is done in `calls.rs`. None of them
@@ -13,6 +14,7 @@
 
 mod calls;
 mod duplicates;
+mod expected;
 mod icmp;
 mod input;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -26,6 +28,7 @@ mod stretch;
 mod timeout;
 mod tuning;
 
+pub(crate) use expected::Expected;
 pub(crate) use output::Written;
 pub(crate) use recovery::Recoveries;
 
@@ -532,7 +535,7 @@ impl Connection {
         )
     }
 
-    /// Whether an ACK is owed; asked when the connection enters TIME-WAIT.
+    /// Whether an ACK is owed.
     pub(crate) const fn owes_ack(&self) -> bool {
         self.acks_due > 0
     }
