@@ -467,19 +467,20 @@ impl Tcp {
             let segment = &mut frame[start(destination)..];
             let written = connection.transmit(now, segment, &mut self.shared);
             self.settle(now, index);
-            if let Some(Written { len, mss, segments }) = written {
+            if let Some(Written { len, payload_len, mss, segments }) = written {
                 self.shared.counters.tcp_segments_sent += u64::from(segments);
-                let run = self.run(now, index, len);
+                let run = self.run(now, index, payload_len);
                 return Some(SegmentOut { source, destination, len, mss, run });
             }
         }
     }
 
-    /// What may follow the segment of `len` bytes that a connection has just sent.
-    fn run(&self, now: Instant, index: u32, len: usize) -> Option<Run> {
+    /// What may follow the segment with `payload_len` bytes that a connection has just sent.
+    fn run(&self, now: Instant, index: u32, payload_len: usize) -> Option<Run> {
         let connection = self.connections.get(index)?;
-        let payload_len = connection.run_payload_len();
-        if len < payload_len || !self.shared.replies.is_empty() {
+        // A full one has no other options than those that follow it: one that told of a duplicate
+        // has as much less payload.
+        if payload_len != connection.run_payload_len() || !self.shared.replies.is_empty() {
             return None;
         }
         let bytes_max = if self.ready.len() > 1 { RUN_BYTES_SHARED_MAX } else { RUN_BYTES_MAX };

@@ -23,8 +23,8 @@ struct Taken {
     flows: usize,
 }
 
-/// All frames that two hosts exchange over a link that loses some and corrupts others: one stream, or
-/// two at once.
+/// All frames that two hosts exchange over a link that loses some, doubles others, and corrupts: one
+/// stream, or two at once.
 fn conversation(configs: [Config; 2], seed: u64, without: Without) -> (Vec<Vec<u8>>, Taken) {
     let mut dice = Dice(seed);
     let to_send = [400_000, dice.below(2) as usize * 300_000];
@@ -56,6 +56,9 @@ fn conversation(configs: [Config; 2], seed: u64, without: Without) -> (Vec<Vec<u
                 taken.runs += usize::from(end.engine.run.is_some());
                 frames.push(frame.clone());
                 let loss = if frames.len() > 100 { 2 } else { 0 };
+                if dice.percent(loss) {
+                    wires[side].push_back((now + ms(20), frame.clone()));
+                }
                 if !dice.percent(loss) {
                     wires[side].push_back((now + ms(20), frame));
                 }

@@ -32,6 +32,8 @@ pub(crate) enum Plan {
 pub(crate) struct Written {
     /// Length in bytes, header included.
     pub(crate) len: usize,
+    /// Bytes of payload among them.
+    pub(crate) payload_len: usize,
     /// How many segments it is.
     pub(crate) segments: u32,
     /// If they are several: the payload of each, but for the last.
@@ -209,7 +211,7 @@ impl Connection {
                 header.emit(buffer)
             }
         };
-        Some(Written { len, segments, mss })
+        Some(Written { len, payload_len: payload as usize, segments, mss })
     }
 
     /// After a pause the window says nothing about the path any more (RFC 5681 §4.1).
