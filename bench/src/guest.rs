@@ -145,7 +145,8 @@ impl Boot<'_> {
             "-accel",
             "tcg",
             "-cpu",
-            "max",
+            // With ERMS, Linux copies with REP MOVSB, which is emulated byte by byte.
+            "max,-erms",
             "-smp",
             "1",
             "-nodefaults",

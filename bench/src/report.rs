@@ -322,7 +322,7 @@ impl Setting {
             format!(" Linux is Debian's {} with the same program as its init.", self.kernel)
         };
         format!(
-            "QEMU {} under software emulation (`-accel tcg -cpu max -smp 1`, {} MiB unless memory is what is \
+            "QEMU {} under software emulation (`-accel tcg -cpu max,-erms -smp 1`, {} MiB unless memory is what is \
              measured), load generator on the same {} processors.{peer} Median [lowest–highest].",
             self.qemu, self.memory_mib, self.processors
         )
