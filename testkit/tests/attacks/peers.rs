@@ -31,6 +31,24 @@ fn askers(count: u16, window: u16, options: &[u8]) -> Peers {
     peers
 }
 
+/// What `count` of them cost who answers.
+fn price(count: u64) -> Price {
+    Price {
+        // What was asked for; for each acknowledgement, whatever it says, a segment more than what it
+        // says has arrived may go (RFC 6937 §3), or one for which it opens the window, or a
+        // challenge; and probes of closed windows.
+        answers: count * (SEGMENTS + UNACKNOWLEDGED + FAREWELLS),
+        answers_per_frame: 1,
+        holds: vec![
+            ("tcp_connections", count),
+            ("tcp_half_open", count),
+            ("tcp_buffered_bytes", count * SEND_BYTES),
+        ],
+        timers: count * (UNACKNOWLEDGED + FAREWELLS),
+        ..Price::default()
+    }
+}
+
 /// Blocks of what has not arrived, and of what was never sent; acknowledgements of what cannot have
 /// arrived, and back again.
 #[test]
@@ -39,19 +57,7 @@ fn lies_about_what_arrived() {
     let mut peers = askers(count, 65_535, &ORDINARY);
     let count = u64::from(count);
     let day = besiege(Siege {
-        price: Price {
-            // What was asked for; and for each acknowledgement, whatever it says, a segment more
-            // than what it says has arrived may go (RFC 6937 §3), or a challenge.
-            answers: count * (SEGMENTS + UNACKNOWLEDGED + FAREWELLS),
-            answers_per_frame: 1,
-            holds: vec![
-                ("tcp_connections", count),
-                ("tcp_half_open", count),
-                ("tcp_buffered_bytes", count * SEND_BYTES),
-            ],
-            timers: count * (UNACKNOWLEDGED + FAREWELLS),
-            ..Price::default()
-        },
+        price: price(count),
         ..Siege::new(&mut |scene| {
             peers.turn(scene);
             peers.connect(scene, 1);
@@ -116,18 +122,7 @@ fn window_tricks() {
         let mut peers = askers(count, windows[0], &ORDINARY);
         let count = u64::from(count);
         let day = besiege(Siege {
-            price: Price {
-                // A segment for each acknowledgement that opens the window, and probes.
-                answers: count * (SEGMENTS + UNACKNOWLEDGED + FAREWELLS),
-                answers_per_frame: 1,
-                holds: vec![
-                    ("tcp_connections", count),
-                    ("tcp_half_open", count),
-                    ("tcp_buffered_bytes", count * SEND_BYTES),
-                ],
-                timers: count * (UNACKNOWLEDGED + FAREWELLS),
-                ..Price::default()
-            },
+            price: price(count),
             ..Siege::new(&mut |scene| {
                 peers.turn(scene);
                 peers.connect(scene, 1);
