@@ -83,11 +83,15 @@ impl Host for Fata {
 
     fn receive(&mut self, now: u64, frame: &[u8]) {
         self.engine.handle_frame(Instant::from_nanos(now), frame, FrameChecksum::Unverified);
-        while self.engine.poll_event().is_some() {}
     }
 
     fn transmit(&mut self, now: u64, buffer: &mut [u8]) -> Option<usize> {
-        self.engine.poll_transmit(Instant::from_nanos(now), buffer).map(|transmit| transmit.len)
+        let transmit = self.engine.poll_transmit(Instant::from_nanos(now), buffer);
+        // Events are looked at once a turn, as the service does.
+        if transmit.is_none() {
+            while self.engine.poll_event().is_some() {}
+        }
+        transmit.map(|transmit| transmit.len)
     }
 
     fn poll_timeout(&mut self, _: u64) -> Option<u64> {

@@ -5,6 +5,7 @@
 //! as all carries come back in at the end (§2(C)), and the same in either byte order up to a swap
 //! of the result (§2(B)).
 
+use fearless_simd::{Level, dispatch, prelude::*};
 use std::net::IpAddr;
 
 /// A sum in progress over bytes that come in pieces of any length.
@@ -16,7 +17,7 @@ pub(crate) struct Sum {
     odd: bool,
 }
 
-/// Bytes of which the words of four are summed side by side.
+/// Bytes that are summed at once: what the widest registers hold.
 const BLOCK: usize = 64;
 
 /// Blocks of the longest IP packet, and few enough that their sum fits into 32 bits.
@@ -30,21 +31,35 @@ fn add(a: u16, b: u16) -> u16 {
 
 /// The sum of the 16-bit words, in the machine's order, of at most [`BLOCKS_MAX`] blocks.
 fn sum_blocks(blocks: &[[u8; BLOCK]]) -> u32 {
-    // In lanes, so that the compiler keeps several of them in one register. Of each the sum of its
-    // words of four, which wraps, and that of their upper halves, which does not: the first without
-    // the second, where they belong, is the sum of the lower halves, and does not either.
-    let (mut all, mut upper) = ([0u32; BLOCK / 4], [0u32; BLOCK / 4]);
-    for block in blocks {
-        for (lane, word) in block.as_chunks().0.iter().enumerate() {
-            let word = u32::from_ne_bytes(*word);
-            all[lane] = all[lane].wrapping_add(word);
-            upper[lane] = upper[lane].wrapping_add(word >> 16);
-        }
-    }
-    let sum =
-        |lanes: [u32; BLOCK / 4]| lanes.iter().fold(0u32, |sum, lane| sum.wrapping_add(*lane));
-    let (all, upper) = (sum(all), sum(upper));
-    all.wrapping_sub(upper << 16).wrapping_add(upper)
+    dispatch!(Level::new(), simd => sum_blocks_with(simd, blocks))
+}
+
+/// The same, with the registers of a processor that has `S`.
+#[inline(always)]
+fn sum_blocks_with<S: Simd>(simd: S, blocks: &[[u8; BLOCK]]) -> u32 {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            // Of each lane the sum of its words of four, which wraps, and that of their upper halves,
+            // which does not: the first without the second, where they belong, is the sum of the lower
+            // halves, and does not either.
+            let mut all = [S::u32s::splat(simd, 0); 2];
+            let mut upper = all;
+            for block in blocks {
+                for (index, bytes) in block.chunks_exact(S::u8s::LEN).enumerate() {
+                    let words: S::u32s = S::u8s::from_slice(simd, bytes).bitcast();
+                    // Two, so that an addition need not wait for the one before.
+                    all[index % 2] += words;
+                    upper[index % 2] += words >> 16;
+                }
+            }
+            let sum = |[a, b]: [S::u32s; 2]| {
+                (a + b).as_slice().iter().fold(0u32, |sum, lane| sum.wrapping_add(*lane))
+            };
+            let (all, upper) = (sum(all), sum(upper));
+            all.wrapping_sub(upper << 16).wrapping_add(upper)
+        },
+    )
 }
 
 /// The one's complement sum of two 64-bit numbers.
