@@ -1,6 +1,7 @@
 //! Every way to die has a readable end: words, a backtrace with names, an exit code.
 
 use fata_tests::{Machine, build};
+use std::process::Command;
 
 /// Boots the program that ends in this way; returns its exit code and console.
 fn boot(way: &str, extra: &[&str]) -> (Option<i32>, String) {
@@ -112,4 +113,18 @@ fn every_c_symbol_answers_as_it_should() {
     let (status, console) = boot("symbols", &[]);
     assert!(console.contains("all symbols answer as they should"), "{console}");
     assert_eq!(status, Some(0), "{console}");
+}
+
+/// Memory is moved in another way where the processor is not known to be emulated.
+#[test]
+fn every_c_symbol_answers_on_a_processor_that_says_nothing_of_qemu() {
+    let image = build("tests/programs", "virtio");
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args("-M q35,usb=off,smbus=off,sata=off -accel tcg".split(' '));
+    qemu.args("-cpu max,tcg-cpuid=off,model-id=unnamed -m 64M -nodefaults".split(' '));
+    qemu.args("-no-user-config -no-reboot -display none -serial stdio".split(' '));
+    qemu.args("-device isa-debug-exit,iobase=0xf4,iosize=0x04".split(' '));
+    qemu.arg("-kernel").arg(image).args(["-append", "--way=symbols"]);
+    let (_, console) = Machine::spawn(qemu).wait();
+    assert!(console.contains("all symbols answer as they should"), "{console}");
 }

@@ -3,6 +3,8 @@
 //! **Buffers.** All are made at start and owned here, as many as the memory budget allows. While
 //! the device has one, the queue owns it and nobody can look at it. A received frame is lent to the
 //! consumer where the device put it; only one that spans several buffers is joined (copied) first.
+//! Where memory allows, a receive buffer is therefore as large as the largest frame of several
+//! segments, and there are few of them.
 //!
 //! **Few exits.** Each notification and each register access leaves the guest, which costs more
 //! than handling a frame. So: one notification per batch ([`Nic::flush`]), and with event index
@@ -59,6 +61,13 @@ const SEGMENTED_RECEIVE_BYTES_MIN: usize = 96 * 1024;
 /// Size of a receive buffer when frames may span several: holds a whole Ethernet frame, and two
 /// make a page.
 const MERGEABLE_BUFFER_LEN: usize = 2048;
+/// Size of a receive buffer that holds any frame of several segments.
+const WHOLE_BUFFER_LEN: usize =
+    (HEADER_LEN + ETHERNET_HEADER_LEN + IP_BYTES_MAX).next_multiple_of(64);
+/// With fewer of those, batches of small frames are too short.
+const WHOLE_BUFFERS_MIN: usize = 8;
+/// More of them do not help.
+const WHOLE_BUFFERS_MAX: usize = 16;
 /// Fewer buffers than this in a direction, and it stalls at every batch.
 const BUFFERS_MIN: u16 = 4;
 /// More than this never help: it is a whole send window of 64 KiB for five connections at once.
@@ -67,7 +76,8 @@ const BUFFERS_MAX: u16 = 256;
 /// How much memory a network device may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetOptions {
-    /// For receive buffers, in bytes; 4 to 256 buffers of 2 KiB (more if the MTU asks for it).
+    /// For receive buffers, in bytes: 8 to 16 of 64 KiB if the device gives TCP segments joined, else 4
+    /// to 256 of 2 KiB (more if the MTU asks for it).
     pub receive_bytes: usize,
     /// For transmit buffers, in bytes; 4 to 256 buffers of an MTU and 26 bytes, or half of it for
     /// 4 buffers of up to 64 KiB if the device cuts TCP segments.
@@ -77,9 +87,13 @@ pub struct NetOptions {
 }
 
 impl Default for NetOptions {
-    /// 512 KiB each: the most that is of use with an MTU of 1500.
+    /// The most that is of use: a little over 1 MiB for receiving, 512 KiB for transmitting.
     fn default() -> Self {
-        NetOptions { receive_bytes: 512 * 1024, transmit_bytes: 512 * 1024, segmentation: true }
+        NetOptions {
+            receive_bytes: WHOLE_BUFFERS_MAX * WHOLE_BUFFER_LEN,
+            transmit_bytes: 512 * 1024,
+            segmentation: true,
+        }
     }
 }
 
@@ -171,12 +185,18 @@ impl VirtioNet {
 
         // Section 5.1.6.3.1: without mergeable buffers each must hold a whole frame.
         let whole = HEADER_LEN + ETHERNET_HEADER_LEN + mtu;
-        let receive_len = if mergeable { MERGEABLE_BUFFER_LEN } else { whole.max(2048) };
-        let receive_count = count_within(options.receive_bytes, receive_len);
         let cuts = control.has(HOST_TSO4) || control.has(HOST_TSO6);
         let plan = Plan::new(options.transmit_bytes, mtu, cuts);
         let receive_segments =
             Families { ipv4: control.has(GUEST_TSO4), ipv6: control.has(GUEST_TSO6) };
+        let whole_buffers = options.receive_bytes / WHOLE_BUFFER_LEN;
+        let takes_several = receive_segments != Families::default();
+        let (receive_len, receive_count) = if takes_several && whole_buffers >= WHOLE_BUFFERS_MIN {
+            (WHOLE_BUFFER_LEN, whole_buffers.min(WHOLE_BUFFERS_MAX) as u16)
+        } else {
+            let len = if mergeable { MERGEABLE_BUFFER_LEN } else { whole.max(2048) };
+            (len, count_within(options.receive_bytes, len))
+        };
         let receive_size = control.queue_size(RECEIVE_QUEUE, 2, receive_count)?;
         let transmit_size = control.queue_size(TRANSMIT_QUEUE, 2, plan.count())?;
         let mut receive = control.queue(RECEIVE_QUEUE, receive_size)?;
@@ -190,9 +210,7 @@ impl VirtioNet {
             )));
         }
         let largest = HEADER_LEN + ETHERNET_HEADER_LEN + IP_BYTES_MAX;
-        if receive_segments != Families::default()
-            && usize::from(receive_count) * receive_len < largest
-        {
+        if takes_several && usize::from(receive_count) * receive_len < largest {
             return Err(ProbeError::BadConfiguration(format!(
                 "frames of {largest} bytes, which it offers to deliver, need a receive queue of \
                  more than {receive_size}"

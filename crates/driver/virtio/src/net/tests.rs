@@ -17,9 +17,15 @@ fn start(model: &Model<NetKind>, bus: Bus, options: &Options) -> VirtioNet {
     }
 }
 
+/// With 256 receive buffers of 2 KiB: over several of them a frame of several segments is spread.
+fn small_buffers() -> Options {
+    let net = NetOptions { receive_bytes: 512 * 1024, ..NetOptions::default() };
+    Options { net, ..Options::default() }
+}
+
 fn pair(spec: Spec, bus: Bus) -> (VirtioNet, Model<NetKind>) {
     let model = Model::new(NetKind::default(), spec);
-    (start(&model, bus, &Options::default()), model)
+    (start(&model, bus, &small_buffers()), model)
 }
 
 fn without(features: u64) -> Spec {
@@ -83,10 +89,13 @@ async fn the_contract_of_nic() {
             feature::HOST_TSO4 | feature::HOST_TSO6,
             feature::GUEST_TSO4 | feature::GUEST_TSO6,
         ] {
-            let (mut net, model) = pair(without(missing), bus);
-            let device = tokio::spawn(model.clone().run());
-            fata_device::contract::nic(&mut net, &mut ModelWire(model)).await;
-            device.abort();
+            for options in [Options::default(), small_buffers()] {
+                let model = Model::new(NetKind::default(), without(missing));
+                let mut net = start(&model, bus, &options);
+                let device = tokio::spawn(model.clone().run());
+                fata_device::contract::nic(&mut net, &mut ModelWire(model)).await;
+                device.abort();
+            }
         }
     }
 }
@@ -471,27 +480,32 @@ fn frames_of_several_segments_are_sent_for_the_device_to_cut() {
 
 #[test]
 fn frames_of_several_segments_are_received_whole() {
-    let (mut net, model) = pair(NetKind::spec(), Bus::Pci);
-    let mut header = NO_HEADER;
-    (header[0], header[1]) = (1, 4);
-    header[4..6].copy_from_slice(&1428u16.to_le_bytes());
-    for len in [1514, 1515, 30_000, 65_549] {
-        let frame: Vec<u8> = (0..len).map(|at| (at / 7) as u8).collect();
-        NetKind::inject(&model, header, &frame);
-        let mut got = None;
-        let mut cx = Context::from_waker(Waker::noop());
-        let polled =
-            net.poll_receive(&mut cx, &mut |frame, said| got = Some((frame.to_vec(), said)));
-        assert_eq!(polled, Poll::Ready(Ok(())));
-        let segmentation = Some(Segmentation { family: IpFamily::V6, mss: 1428 });
-        let said = Received { checksum: Checksum::Blank, segmentation };
-        assert!(got == Some((frame, said)), "{len} bytes");
+    // How many are put together from several buffers.
+    for (options, joined) in [(Options::default(), 0), (small_buffers(), 3)] {
+        let model = Model::new(NetKind::default(), NetKind::spec());
+        let mut net = start(&model, Bus::Pci, &options);
+        let mut header = NO_HEADER;
+        (header[0], header[1]) = (1, 4);
+        header[4..6].copy_from_slice(&1428u16.to_le_bytes());
+        for len in [1514, 2037, 30_000, 65_549] {
+            let frame: Vec<u8> = (0..len).map(|at| (at / 7) as u8).collect();
+            NetKind::inject(&model, header, &frame);
+            let mut got = None;
+            let mut cx = Context::from_waker(Waker::noop());
+            let polled =
+                net.poll_receive(&mut cx, &mut |frame, said| got = Some((frame.to_vec(), said)));
+            assert_eq!(polled, Poll::Ready(Ok(())));
+            let segmentation = Some(Segmentation { family: IpFamily::V6, mss: 1428 });
+            let said = Received { checksum: Checksum::Blank, segmentation };
+            assert!(got == Some((frame, said)), "{len} bytes");
+        }
+        NetKind::inject(&model, header, &[0; 65_550]);
+        assert_eq!(receive(&mut net), Poll::Pending, "no IP packet is so long");
+        let counters = net.counters();
+        assert_eq!(counters.received_segmented.load(Ordering::Relaxed), 4);
+        assert_eq!(counters.receive_unfit.load(Ordering::Relaxed), 1);
+        assert_eq!(counters.joined.load(Ordering::Relaxed), joined);
     }
-    NetKind::inject(&model, header, &[0; 65_550]);
-    assert_eq!(receive(&mut net), Poll::Pending, "no IP packet is so long");
-    let counters = net.counters();
-    assert_eq!(counters.received_segmented.load(Ordering::Relaxed), 4);
-    assert_eq!(counters.receive_unfit.load(Ordering::Relaxed), 1);
 }
 
 /// Segmentation is agreed on only where it can work.
@@ -517,6 +531,7 @@ fn segmentation_needs_checksums_merging_and_memory() {
     assert_eq!((offloads.segmentation_ipv4, received), (false, 0));
     let mut spec = NetKind::spec();
     spec.queue_sizes[0] = 16;
-    let error = probe(&Model::new(NetKind::default(), spec), Bus::Pci, &all).unwrap_err();
+    let few = small_buffers();
+    let error = probe(&Model::new(NetKind::default(), spec), Bus::Pci, &few).unwrap_err();
     assert!(error.to_string().contains("receive queue of more than 16"), "{error}");
 }

@@ -105,6 +105,29 @@ pub(crate) fn cpuid_count(leaf: u32, subleaf: u32) -> CpuidResult {
     __cpuid_count(leaf, subleaf)
 }
 
+/// What signs a leaf of a hypervisor, and the highest of its leaves; `None` outside of a virtual
+/// machine. The leaves of the first begin at 0x4000_0000.
+pub(crate) fn hypervisor(leaf: u32) -> Option<([u8; 12], u32)> {
+    let is_virtual = cpuid(1).ecx & 1 << 31 != 0;
+    let found = is_virtual.then(|| cpuid(leaf))?;
+    let mut signature = [0; 12];
+    for (place, word) in signature.chunks_exact_mut(4).zip([found.ebx, found.ecx, found.edx]) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    Some((signature, found.eax))
+}
+
+/// Whether QEMU emulates the processor: it says so as a hypervisor, or, where one of its own hides
+/// that (Xen), by the processor's name.
+pub(crate) fn is_qemus_emulation() -> bool {
+    const NAME_LEAF: u32 = 0x8000_0002;
+    let name = cpuid(NAME_LEAF);
+    let has_name = cpuid(0x8000_0000).eax >= NAME_LEAF;
+    let is_named = [name.eax, name.ebx].map(u32::to_le_bytes).as_flattened() == b"QEMU TCG";
+    hypervisor(0x4000_0000).is_some_and(|(signature, _)| &signature == b"TCGTCGTCGTCG")
+        || has_name && is_named
+}
+
 /// The time-stamp counter, not read before what stands before it (Intel SDM volume 2, RDTSC).
 pub(crate) fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has both instructions, and neither touches memory.

@@ -18,21 +18,14 @@ enum Kind {
 
 /// Who runs us, with the highest of its leaves.
 fn identify() -> Option<(Kind, u32)> {
-    if cpu::cpuid(1).ecx & 1 << 31 == 0 {
-        return None;
-    }
-    let leaf = cpu::cpuid(0x4000_0000);
-    let mut signature = [0; 12];
-    for (place, word) in signature.chunks_exact_mut(4).zip([leaf.ebx, leaf.ecx, leaf.edx]) {
-        place.copy_from_slice(&word.to_le_bytes());
-    }
+    let (signature, highest) = cpu::hypervisor(0x4000_0000)?;
     let kind = match &signature {
         b"TCGTCGTCGTCG" => Kind::Tcg,
         b"KVMKVMKVM\0\0\0" => Kind::Kvm,
         b"XenVMMXenVMM" => Kind::Xen,
         _ => Kind::Other,
     };
-    Some((kind, leaf.eax))
+    Some((kind, highest))
 }
 
 /// The TSC's frequency, if the hypervisor tells it.

@@ -2,16 +2,30 @@
 //!
 //! The compiler emits calls of `memcpy`, `memmove`, `memset` and `memcmp` by itself, for any copy it
 //! likes; a Rust loop here could be recognised as a copy and become a call of itself. So these are
-//! assembly. They move 16 bytes at a time with SSE2, which every x86-64 has: under emulation that is
-//! several times faster than `rep movsb`, on hardware about as fast for the sizes that matter. What
-//! overlaps or is left over at an end is loaded before anything is stored, so that no byte is
-//! looked at after it was changed, and there is no loop over single bytes.
+//! assembly. They move 16 bytes at a time with SSE2, which every x86-64 has: on hardware that is about
+//! as fast as `rep movsb` for the sizes that matter. What overlaps or is left over at an end is loaded
+//! before anything is stored, so that no byte is looked at after it was changed, and there is no loop
+//! over single bytes.
+//!
+//! QEMU's emulation keeps such a register in memory, writes it there in two halves and reads it as a
+//! whole, for which the real processor's stores have to arrive first: half of the time of a stream.
+//! There, long moves go through ordinary registers ([`choose`]). (It does `rep movsb` byte by byte.)
 
 use super::errno::{EINVAL, ENOMEM};
+use crate::image::cpu;
 use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc as rust_realloc};
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether long moves go through ordinary registers.
+static MOVES_WORDS: AtomicBool = AtomicBool::new(false);
+
+/// Chooses how long moves are made. Either way is right at any time.
+pub(in crate::image) fn choose() {
+    MOVES_WORDS.store(cpu::is_qemus_emulation(), Ordering::Relaxed);
+}
 
 /// Copies `bytes` from `from` to `to`; they may overlap.
 ///
@@ -57,6 +71,8 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "movups xmm7, [rsi + rdx - 16]",
         "lea rcx, [rdi + rdx - 64]",
         "sub rsi, rdi",
+        "cmp byte ptr [rip + {moves_words}], 0",
+        "jne 10f",
         ".balign 16",
         "6:",
         "movups xmm0, [rdi + rsi]",
@@ -70,6 +86,7 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "add rdi, 64",
         "cmp rdi, rcx",
         "jb 6b",
+        "12:",
         "movups [rcx], xmm4",
         "movups [rcx + 16], xmm5",
         "movups [rcx + 32], xmm6",
@@ -84,6 +101,8 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "lea rcx, [rdi + rdx]",
         "lea r8, [rdi + 64]",
         "sub rsi, rdi",
+        "cmp byte ptr [rip + {moves_words}], 0",
+        "jne 11f",
         ".balign 16",
         "7:",
         "movups xmm0, [rcx + rsi - 16]",
@@ -97,6 +116,7 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "sub rcx, 64",
         "cmp rcx, r8",
         "ja 7b",
+        "13:",
         "movups [rdi], xmm4",
         "movups [rdi + 16], xmm5",
         "movups [rdi + 32], xmm6",
@@ -132,6 +152,52 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "mov [rdi + rdx - 1], r8b",
         "22:",
         "ret",
+        // The loops at 6 and 7, in words of eight.
+        ".balign 16",
+        "10:",
+        "mov rdx, [rdi + rsi]",
+        "mov r8, [rdi + rsi + 8]",
+        "mov r9, [rdi + rsi + 16]",
+        "mov r10, [rdi + rsi + 24]",
+        "mov [rdi], rdx",
+        "mov [rdi + 8], r8",
+        "mov [rdi + 16], r9",
+        "mov [rdi + 24], r10",
+        "mov rdx, [rdi + rsi + 32]",
+        "mov r8, [rdi + rsi + 40]",
+        "mov r9, [rdi + rsi + 48]",
+        "mov r10, [rdi + rsi + 56]",
+        "mov [rdi + 32], rdx",
+        "mov [rdi + 40], r8",
+        "mov [rdi + 48], r9",
+        "mov [rdi + 56], r10",
+        "add rdi, 64",
+        "cmp rdi, rcx",
+        "jb 10b",
+        "jmp 12b",
+        ".balign 16",
+        "11:",
+        "mov rdx, [rcx + rsi - 8]",
+        "mov r11, [rcx + rsi - 16]",
+        "mov r9, [rcx + rsi - 24]",
+        "mov r10, [rcx + rsi - 32]",
+        "mov [rcx - 8], rdx",
+        "mov [rcx - 16], r11",
+        "mov [rcx - 24], r9",
+        "mov [rcx - 32], r10",
+        "mov rdx, [rcx + rsi - 40]",
+        "mov r11, [rcx + rsi - 48]",
+        "mov r9, [rcx + rsi - 56]",
+        "mov r10, [rcx + rsi - 64]",
+        "mov [rcx - 40], rdx",
+        "mov [rcx - 48], r11",
+        "mov [rcx - 56], r9",
+        "mov [rcx - 64], r10",
+        "sub rcx, 64",
+        "cmp rcx, r8",
+        "ja 11b",
+        "jmp 13b",
+        moves_words = sym MOVES_WORDS,
     )
 }
 

@@ -12,7 +12,7 @@ pub(crate) mod environment;
 mod errno;
 mod file;
 mod math;
-mod memory;
+pub(super) mod memory;
 mod process;
 mod string;
 mod thread;

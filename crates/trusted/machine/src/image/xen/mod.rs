@@ -120,13 +120,10 @@ fn window() -> Option<Region> {
 /// Whether Xen signs one of the hypervisors' leaves. With `viridian` set its own come after those of
 /// Hyper-V (public/arch-x86/cpuid.h).
 fn is_xen() -> bool {
-    let is_virtual = cpu::cpuid(1).ecx & 1 << 31 != 0;
-    is_virtual
-        && (0x4000_0000..0x4001_0000).step_by(0x100).any(|base| {
-            let leaf = cpu::cpuid(base);
-            let signature = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
-            signature.as_flattened() == b"XenVMMXenVMM" && leaf.eax >= base + 2
-        })
+    (0x4000_0000..0x4001_0000)
+        .step_by(0x100)
+        .filter_map(|base| Some((base, cpu::hypervisor(base)?)))
+        .any(|(base, (signature, highest))| &signature == b"XenVMMXenVMM" && highest >= base + 2)
 }
 
 /// Suspends, and sets right afterwards what is the machine's: time, and the console.
