@@ -4,6 +4,7 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Writes a byte to an I/O port.
 ///
@@ -117,15 +118,20 @@ pub(crate) fn hypervisor(leaf: u32) -> Option<([u8; 12], u32)> {
     Some((signature, found.eax))
 }
 
-/// Whether QEMU emulates the processor: it says so as a hypervisor, or, where one of its own hides
-/// that (Xen), by the processor's name.
-pub(crate) fn is_qemus_emulation() -> bool {
+/// Whether QEMU emulates the processor, on which other things are fast. Nothing is wrong if it is not
+/// noticed.
+pub(crate) static IS_EMULATED: AtomicBool = AtomicBool::new(false);
+
+/// Finds out whether QEMU emulates the processor: it says so as a hypervisor, or, where one that it
+/// runs hides that (Xen), by the processor's name.
+fn find_emulation() {
     const NAME_LEAF: u32 = 0x8000_0002;
     let name = cpuid(NAME_LEAF);
     let has_name = cpuid(0x8000_0000).eax >= NAME_LEAF;
     let is_named = [name.eax, name.ebx].map(u32::to_le_bytes).as_flattened() == b"QEMU TCG";
-    hypervisor(0x4000_0000).is_some_and(|(signature, _)| &signature == b"TCGTCGTCGTCG")
-        || has_name && is_named
+    let is_signed =
+        hypervisor(0x4000_0000).is_some_and(|(signature, _)| &signature == b"TCGTCGTCGTCG");
+    IS_EMULATED.store(is_signed || has_name && is_named, Ordering::Relaxed);
 }
 
 /// The time-stamp counter, not read before what stands before it (Intel SDM volume 2, RDTSC).
@@ -186,6 +192,7 @@ pub(crate) fn sleep_until_interrupt() {
 /// Lets the program use AVX, where the processor has it: `ring` and others choose their code by it.
 /// Also switches on what else costs nothing and guards something.
 pub(crate) fn enable_features() {
+    find_emulation();
     let features = cpuid(1);
     const XSAVE: u32 = 1 << 26;
     const AVX: u32 = 1 << 28;

@@ -3,7 +3,7 @@
 use super::board::{self, Board};
 use super::console::say;
 use super::layout::{self, Layout};
-use super::{cpu, entropy, heap, memory, power, symbols, tables, thread_locals, time, traps};
+use super::{cpu, entropy, heap, memory, power, tables, thread_locals, time, traps};
 use crate::command_line::{self, CommandLine};
 use crate::memory_map::{MemoryMap, Region};
 use alloc::ffi::CString;
@@ -115,7 +115,6 @@ unsafe extern "C" fn early(start_info: u64) -> u64 {
     layout::set_main_stack(layout.main.stack);
     traps::init(&layout);
     cpu::enable_features();
-    symbols::memory::choose();
     match tables::init(&handover.ram, &layout, handover.board.pages()) {
         Ok(rest) => handover.rest = rest,
         Err(error) => power::refuse(format_args!("the page tables cannot be made: {error:?}")),

@@ -10,7 +10,7 @@
 //! they would be taken for the parked thread waking itself, which runtimes leave out as impossible.
 
 use super::console::say;
-use super::{backtrace, board, power, thread_locals, time};
+use super::{backtrace, board, power, tables, thread_locals, time};
 use crate::exit_code;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,6 +60,7 @@ pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u
             None => {}
         }
         TIMES_IDLE.fetch_add(1, Ordering::Relaxed);
+        tables::refresh_emulated_tlb(time::monotonic_nanos());
         board::sleep_until_interrupt();
         if deadline_nanos.is_some() {
             time::disarm();

@@ -9,7 +9,7 @@
 //!
 //! QEMU's emulation keeps such a register in memory, writes it there in two halves and reads it as a
 //! whole, for which the real processor's stores have to arrive first: half of the time of a stream.
-//! There, long moves go through ordinary registers ([`choose`]). (It does `rep movsb` byte by byte.)
+//! There, long moves go through ordinary registers. (It does `rep movsb` byte by byte.)
 
 use super::errno::{EINVAL, ENOMEM};
 use crate::image::cpu;
@@ -17,15 +17,6 @@ use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc as rust_realloc
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, Ordering};
-
-/// Whether long moves go through ordinary registers.
-static MOVES_WORDS: AtomicBool = AtomicBool::new(false);
-
-/// Chooses how long moves are made. Either way is right at any time.
-pub(in crate::image) fn choose() {
-    MOVES_WORDS.store(cpu::is_qemus_emulation(), Ordering::Relaxed);
-}
 
 /// Copies `bytes` from `from` to `to`; they may overlap.
 ///
@@ -71,7 +62,7 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "movups xmm7, [rsi + rdx - 16]",
         "lea rcx, [rdi + rdx - 64]",
         "sub rsi, rdi",
-        "cmp byte ptr [rip + {moves_words}], 0",
+        "cmp byte ptr [rip + {is_emulated}], 0",
         "jne 10f",
         ".balign 16",
         "6:",
@@ -101,7 +92,7 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "lea rcx, [rdi + rdx]",
         "lea r8, [rdi + 64]",
         "sub rsi, rdi",
-        "cmp byte ptr [rip + {moves_words}], 0",
+        "cmp byte ptr [rip + {is_emulated}], 0",
         "jne 11f",
         ".balign 16",
         "7:",
@@ -197,7 +188,7 @@ unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, bytes: usize)
         "cmp rcx, r8",
         "ja 11b",
         "jmp 13b",
-        moves_words = sym MOVES_WORDS,
+        is_emulated = sym cpu::IS_EMULATED,
     )
 }
 

@@ -12,7 +12,7 @@ pub(crate) mod environment;
 mod errno;
 mod file;
 mod math;
-pub(super) mod memory;
+mod memory;
 mod process;
 mod string;
 mod thread;
