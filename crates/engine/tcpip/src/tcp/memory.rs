@@ -9,11 +9,11 @@
 const RING_MIN: usize = 2048;
 
 /// Bytes of spare rings that are kept, beyond those held by connections: at least this, and at most
-/// an eighth of the ceiling. A stream empties and fills its rings many times a second.
+/// a quarter of the ceiling. A stream empties and fills its rings many times a second.
 const SPARE_BYTES_MIN: usize = 256 * 1024;
 
-/// Spare rings are kept in classes by size: 2 KiB, 4 KiB … 1 MiB.
-const SPARE_CLASSES: usize = 10;
+/// Spare rings are kept in classes by size: 2 KiB, 4 KiB … 4 MiB, which is the largest by default.
+const SPARE_CLASSES: usize = 12;
 
 /// The last quarter of the ceiling goes to rings of at most so many bytes, an initial window (RFC 6928):
 /// so that a few peers who take nothing of what is sent to them do not stop everybody else. With the
@@ -91,7 +91,7 @@ impl Memory {
     }
 
     fn spare_bytes_max(&self) -> usize {
-        (self.bytes_max / 8).max(SPARE_BYTES_MIN)
+        (self.bytes_max / 4).max(SPARE_BYTES_MIN)
     }
 
     fn class(len: usize) -> Option<usize> {
@@ -313,6 +313,6 @@ mod tests {
             ring.reserve(&mut memory, 1, 0, 65_536);
         });
         rings.iter_mut().for_each(|ring| ring.release(&mut memory));
-        assert_eq!((memory.spare_bytes, memory.bytes()), (1 << 19, 0));
+        assert_eq!((memory.spare_bytes, memory.bytes()), (1 << 20, 0));
     }
 }

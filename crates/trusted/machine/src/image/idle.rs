@@ -62,8 +62,5 @@ pub(crate) fn sleep_while(unchanged: impl Fn() -> bool, deadline_nanos: Option<u
         TIMES_IDLE.fetch_add(1, Ordering::Relaxed);
         tables::refresh_emulated_tlb(time::monotonic_nanos());
         board::sleep_until_interrupt();
-        if deadline_nanos.is_some() {
-            time::disarm();
-        }
     }
 }

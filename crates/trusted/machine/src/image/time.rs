@@ -64,20 +64,11 @@ pub fn tsc_hertz() -> u64 {
     CLOCK.with(|clock| clock.as_ref().map_or(0, |clock| clock.scale.hertz()))
 }
 
-/// Asks for an interrupt when monotonic time reaches `deadline_nanos`.
+/// Asks for an interrupt when monotonic time reaches `deadline_nanos`, or earlier.
 pub(crate) fn arm(deadline_nanos: u64) {
     CLOCK.with(|clock| {
         let clock = clock.as_ref().expect("the clock is set up before anything sleeps");
         let left = deadline_nanos.saturating_sub(clock.scale.nanos(cpu::ticks()));
         clock.clocks.arm(clock.scale.ticks(deadline_nanos), left);
-    });
-}
-
-/// Takes back what [`arm`] asked for.
-pub(crate) fn disarm() {
-    CLOCK.with(|clock| {
-        if let Some(clock) = clock {
-            clock.clocks.disarm();
-        }
     });
 }

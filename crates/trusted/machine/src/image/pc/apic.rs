@@ -6,7 +6,7 @@
 use super::super::cell::OneCpu;
 use super::super::{cpu, tables};
 use super::interrupts::{END_OF_INTERRUPT, SPURIOUS_VECTOR};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 const APIC_BASE_MSR: u32 = 0x1b;
 const TSC_DEADLINE_MSR: u32 = 0x6e0;
@@ -143,9 +143,24 @@ pub(crate) fn init_timer(timer: Timer) {
     core::sync::atomic::fence(Ordering::SeqCst);
 }
 
+/// The TSC at which the timer fires; 0 when it is not set, or has fired.
+static ARMED_TICKS: AtomicU64 = AtomicU64::new(0);
+
+/// Notes that the timer's interrupt came.
+pub(super) fn note_timer() {
+    ARMED_TICKS.store(0, Ordering::Relaxed);
+}
+
 /// Asks for an interrupt at TSC `deadline`, which is `nanos` from now: one of the two is used. An
-/// interval that the counter cannot hold is cut; the one who sleeps looks at the clock anyway.
+/// interval that the counter cannot hold is cut; the one who sleeps looks at the clock anyway. So a
+/// timer that is set to an earlier time stays, and most sleeps, which end before their deadline, cost no
+/// exit.
 pub(crate) fn arm(timer: Timer, deadline_ticks: u64, nanos: u64) {
+    let armed = ARMED_TICKS.load(Ordering::Relaxed);
+    if armed != 0 && armed <= deadline_ticks {
+        return;
+    }
+    ARMED_TICKS.store(deadline_ticks.max(1), Ordering::Relaxed);
     match timer {
         // SAFETY: `init_timer` has chosen this mode, so the processor has the register. A deadline
         // of 0 would disarm.
@@ -154,14 +169,5 @@ pub(crate) fn arm(timer: Timer, deadline_ticks: u64, nanos: u64) {
             let count = u128::from(nanos) * u128::from(hertz) / 1_000_000_000 + 1;
             write(INITIAL_COUNT, u32::try_from(count).unwrap_or(u32::MAX));
         }
-    }
-}
-
-/// Takes back what [`arm`] asked for.
-pub(crate) fn disarm(timer: Timer) {
-    match timer {
-        // SAFETY: as in `arm`.
-        Timer::TscDeadline => unsafe { cpu::write_msr(TSC_DEADLINE_MSR, 0) },
-        Timer::Count { .. } => write(INITIAL_COUNT, 0),
     }
 }

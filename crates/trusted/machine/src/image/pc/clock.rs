@@ -51,11 +51,6 @@ impl Clocks {
     pub(crate) fn arm(&self, deadline_ticks: u64, nanos: u64) {
         apic::arm(self.timer, deadline_ticks, nanos);
     }
-
-    /// Takes back what [`Clocks::arm`] asked for.
-    pub(crate) fn disarm(&self) {
-        apic::disarm(self.timer);
-    }
 }
 
 /// The TSC's frequency, and the APIC timer's when it is known or measured on the way.

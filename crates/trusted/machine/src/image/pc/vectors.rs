@@ -2,7 +2,7 @@
 
 use super::super::cell::OneCpu;
 use super::super::thread_locals;
-use super::apic::TIMER_VECTOR;
+use super::apic::{self, TIMER_VECTOR};
 use super::interrupts::{PENDING, SPURIOUS_VECTOR};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -43,6 +43,9 @@ extern "C" fn fire_pending() {
         while bits != 0 {
             let vector = word * 64 + bits.trailing_zeros() as usize;
             bits &= bits - 1;
+            if vector == usize::from(TIMER_VECTOR) {
+                apic::note_timer();
+            }
             // Cloned, so that no borrow is held while the waker, which is anybody's code, runs.
             let line = vector
                 .checked_sub(usize::from(FIRST))

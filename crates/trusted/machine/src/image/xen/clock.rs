@@ -93,7 +93,4 @@ impl Clocks {
         let now = timer_nanos().unwrap_or(0);
         let _ = image::arm_timer(now.saturating_add(nanos));
     }
-
-    /// Nothing: an event too many is cheaper than a call.
-    pub(crate) fn disarm(&self) {}
 }
