@@ -80,18 +80,18 @@ pub struct NetOptions {
     /// to 256 of 2 KiB (more if the MTU asks for it).
     pub receive_bytes: usize,
     /// For transmit buffers, in bytes; 4 to 256 buffers of an MTU and 26 bytes, or half of it for
-    /// 4 buffers of up to 64 KiB if the device cuts TCP segments.
+    /// 4 to 8 buffers of up to 64 KiB if the device cuts TCP segments.
     pub transmit_bytes: usize,
     /// Let the device cut TCP into segments, and take several in one.
     pub segmentation: bool,
 }
 
 impl Default for NetOptions {
-    /// The most that is of use: a little over 1 MiB for receiving, 512 KiB for transmitting.
+    /// The most that is of use: a little over 1 MiB for receiving, 1 MiB for transmitting.
     fn default() -> Self {
         NetOptions {
             receive_bytes: WHOLE_BUFFERS_MAX * WHOLE_BUFFER_LEN,
-            transmit_bytes: 512 * 1024,
+            transmit_bytes: 1024 * 1024,
             segmentation: true,
         }
     }

@@ -17,9 +17,11 @@ fn start(model: &Model<NetKind>, bus: Bus, options: &Options) -> VirtioNet {
     }
 }
 
-/// With 256 receive buffers of 2 KiB: over several of them a frame of several segments is spread.
+/// With 256 receive buffers of 2 KiB: over several of them a frame of several segments is spread. And
+/// with 4 large transmit buffers.
 fn small_buffers() -> Options {
-    let net = NetOptions { receive_bytes: 512 * 1024, ..NetOptions::default() };
+    let bytes = 512 * 1024;
+    let net = NetOptions { receive_bytes: bytes, transmit_bytes: bytes, ..NetOptions::default() };
     Options { net, ..Options::default() }
 }
 

@@ -11,6 +11,9 @@ use fata_shared::dma::DmaBuffer;
 
 /// Large buffers: as many as a connection has large frames in flight (a quarter of its window each).
 const LARGE: usize = 4;
+/// The same where all of them can be of 64 KiB: half of them are filled while the device has the others,
+/// which is worth a fifth of a stream.
+const LARGE_MAX: usize = 8;
 
 /// Transmit buffers that the device does not have; the one used last is on top, warm.
 pub(super) struct Buffers {
@@ -36,13 +39,14 @@ impl Plan {
     pub(super) fn new(budget: usize, mtu: usize, cuts: bool) -> Plan {
         let whole = HEADER_LEN + ETHERNET_HEADER_LEN + mtu;
         let most = HEADER_LEN + ETHERNET_HEADER_LEN + IP_BYTES_MAX;
-        let large_len = if cuts { (budget / 2 / LARGE).min(most) } else { 0 };
+        let count = if budget / 2 / LARGE_MAX >= 64 * 1024 { LARGE_MAX } else { LARGE };
+        let large_len = if cuts { (budget / 2 / count).min(most) } else { 0 };
         if large_len < 4 * whole {
             let small = count_within(budget, whole);
             return Plan { small, small_len: whole, large: 0, large_len: 0 };
         }
-        let large = LARGE as u16;
-        let small = count_within(budget - LARGE * large_len, whole).min(BUFFERS_MAX - large);
+        let large = count as u16;
+        let small = count_within(budget - count * large_len, whole).min(BUFFERS_MAX - large);
         Plan { small, small_len: whole, large, large_len }
     }
 
@@ -111,9 +115,12 @@ mod tests {
 
     #[test]
     fn a_budget_is_shared_between_large_and_small() {
-        let most = Plan::new(512 * 1024, 1500, true);
-        assert_eq!((most.large, most.large_len), (4, 64 * 1024));
-        assert_eq!(most.small, 171);
+        let most = Plan::new(1024 * 1024, 1500, true);
+        assert_eq!((most.large, most.large_len), (8, 64 * 1024));
+        assert_eq!(most.small, 248);
+        let half = Plan::new(512 * 1024, 1500, true);
+        assert_eq!((half.large, half.large_len), (4, 64 * 1024));
+        assert_eq!(half.small, 171);
         // An eighth of a mebibyte, which a machine of 8 MiB gives.
         let little = Plan::new(128 * 1024, 1500, true);
         assert_eq!((little.large, little.large_len, little.small), (4, 16 * 1024, 42));
