@@ -53,7 +53,7 @@ impl Connection {
                 let (options, payload) = rest.split_first_chunk::<TIMESTAMPS_LEN>()?;
                 let clock = u32::from_be_bytes(*options[4..].first_chunk()?);
                 let is_good = options.first_chunk() == Some(&TIMESTAMPS_HEAD)
-                    && !Seq(clock).before(Seq(self.timestamp_recent));
+                    && !Seq(clock).before(Seq(self.peer_clock.recent()));
                 (payload, Some(clock).filter(|_| is_good)?.into())
             }
             false => (rest, None),
@@ -79,7 +79,7 @@ impl Connection {
         if let Some(clock) = clock
             && sequence.at_or_before(self.last_ack_sent)
         {
-            (self.timestamp_recent, self.timestamp_recent_at) = (clock, now);
+            self.peer_clock.take(now, clock, sequence);
         }
         // No segment that came before is newer: none is ahead of this one.
         (self.window_seq, self.window_ack) = (sequence, self.una);

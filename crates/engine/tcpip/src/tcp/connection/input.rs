@@ -25,9 +25,6 @@ const ACK_DELAY: Duration = Duration::from_millis(40);
 /// ACKs owed at once for segments out of order; a burst of more tells the sender nothing new.
 const ACKS_DUE_MAX: u8 = 16;
 
-/// TS.Recent says nothing after so long (RFC 7323 §5.5).
-const TIMESTAMP_VALID: Duration = Duration::from_secs(24 * 24 * 60 * 60);
-
 /// An echoed timestamp that is older is nonsense.
 const ROUND_TRIP_MAX_MS: u32 = 10 * 60 * 1000;
 
@@ -157,8 +154,7 @@ impl Connection {
             shared.counters.tcp_timestamp_missing += u64::from(!flags.has(Flags::SYN));
             return flags.has(Flags::SYN);
         };
-        let is_old = Seq(timestamps.value).before(Seq(self.timestamp_recent));
-        if is_old && now.saturating_since(self.timestamp_recent_at) < TIMESTAMP_VALID {
+        if self.peer_clock.is_old(now, timestamps.value) {
             shared.counters.tcp_timestamp_old += 1;
             self.answer_unacceptable(now, segment, shared);
             return false;
@@ -291,8 +287,7 @@ impl Connection {
         if let Some(timestamps) = header.options.timestamps.filter(|_| self.has_timestamps)
             && header.sequence.at_or_before(self.last_ack_sent)
         {
-            self.timestamp_recent = timestamps.value;
-            self.timestamp_recent_at = now;
+            self.peer_clock.take(now, timestamps.value, self.receive.acknowledge());
         }
     }
 

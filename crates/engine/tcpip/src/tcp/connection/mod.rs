@@ -2,7 +2,7 @@
 //! to it.
 //!
 //! What arrives is handled in `input.rs` (what was expected in `expected.rs`, ICMP errors in
-//! `icmp.rs`), what leaves is made in
+//! `icmp.rs`, timestamps in `peer_clock.rs`), what leaves is made in
 //! `output.rs` (what follows it at once, in `run.rs`), what is lost is found in `recovery.rs` (or, without SACK, in `duplicates.rs`), what
 //! is due happens in `timeout.rs`, how much may be buffered is decided in `tuning.rs`, what the
 //! program asks for is done in `calls.rs`. None of them
@@ -21,6 +21,7 @@ mod input;
 mod invariants;
 mod output;
 mod path_mtu;
+mod peer_clock;
 mod recovery;
 mod report;
 mod run;
@@ -46,6 +47,7 @@ use crate::tcp::{Seq, Settings, Shared, Tuple};
 use crate::time::Instant;
 use crate::wire::tcp::{HEADER_LEN, Options, SACK_BLOCKS_MAX, SackBlocks, TIMESTAMPS_LEN};
 use core::time::Duration;
+use peer_clock::PeerClock;
 use recovery::{LossTimer, Recovery, Tail};
 use stretch::Stretch;
 
@@ -243,9 +245,7 @@ pub(crate) struct Connection {
     /// Timestamps were agreed on.
     has_timestamps: bool,
     timestamp_offset: u32,
-    /// TS.Recent and when it was taken.
-    timestamp_recent: u32,
-    timestamp_recent_at: Instant,
+    peer_clock: PeerClock,
 
     /// Challenge ACKs since `challenge_start` (RFC 5961 §7).
     challenges: u8,
@@ -399,8 +399,7 @@ impl Connection {
             has_sack: false,
             has_timestamps: false,
             timestamp_offset: 0,
-            timestamp_recent: 0,
-            timestamp_recent_at: now,
+            peer_clock: PeerClock::new(now, 0, receive_next),
             challenges: 0,
             challenge_start: now,
             answered_at: Instant::ZERO,
@@ -426,8 +425,7 @@ impl Connection {
         self.has_sack = options.sack_permitted;
         if let Some(timestamps) = options.timestamps {
             self.has_timestamps = true;
-            self.timestamp_recent = timestamps.value;
-            self.timestamp_recent_at = now;
+            self.peer_clock = PeerClock::new(now, timestamps.value, self.receive.acknowledge());
         }
     }
 
@@ -531,7 +529,7 @@ impl Connection {
             self.hash,
             self.max,
             self.receive.acknowledge(),
-            self.has_timestamps.then_some((self.timestamp_offset, self.timestamp_recent)),
+            self.has_timestamps.then_some((self.timestamp_offset, self.peer_clock.recent())),
         )
     }
 

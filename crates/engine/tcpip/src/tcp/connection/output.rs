@@ -243,7 +243,7 @@ impl Connection {
                     .then_some(shared.settings.window_shift),
                 sack_permitted: !is_answer || self.has_sack,
                 timestamps: (!is_answer || self.has_timestamps)
-                    .then_some(Timestamps { value: clock, echo: self.timestamp_recent }),
+                    .then_some(Timestamps { value: clock, echo: self.peer_clock.recent() }),
                 ..Options::default()
             },
         };
@@ -370,7 +370,7 @@ impl Connection {
             options: Options {
                 timestamps: self.has_timestamps.then(|| Timestamps {
                     value: timestamp_clock(self.timestamp_offset, now),
-                    echo: self.timestamp_recent,
+                    echo: self.peer_clock.recent(),
                 }),
                 sack,
                 ..Options::default()

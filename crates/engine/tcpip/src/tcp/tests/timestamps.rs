@@ -48,20 +48,44 @@ fn without_an_offer_there_are_none() {
     });
 }
 
-/// T09.
+/// T09: old is what was sent more than a minute or two, or a quarter of a gibibyte, before.
 #[test]
 fn old_segment_is_acknowledged_and_dropped() {
     with_isns(|mut host| {
-        agreed(&mut host)
-            .rx(seg("P.").seq(1).ack(1).ts(5000, 0).data(b"abc"))
-            .read(b"abc")
-            .after(40);
+        agreed(&mut host);
+        for (minute, data) in [(1, b"abc"), (2, b"def"), (3, b"ghi")] {
+            host.pass(64_000);
+            let sequence = 1 + 3 * (minute - 1);
+            let segment = seg("P.").seq(sequence).ack(1).ts(1000 + minute * 64_000, 0);
+            host.rx(segment.data(data)).read(data);
+        }
+        host.pass(40);
         host.out.clear();
-        host.rx(seg("P.").seq(4).ack(1).ts(4999, 0).data(b"old")).expect(seg(".").seq(1).ack(4));
+        // The clock of a minute ago.
+        let old = 1000 + 2 * 64_000;
+        host.rx(seg("P.").seq(10).ack(1).ts(old - 1, 0).data(b"old"))
+            .expect(seg(".").seq(1).ack(10));
         host.would_block();
         assert_eq!(host.counters().tcp_timestamp_old, 1);
+        host.rx(seg("P.").seq(10).ack(1).ts(old, 0).data(b"new")).read(b"new");
         // RST is exempt.
-        host.rx(seg("R").seq(4).ts(1, 0)).nothing().release().is_empty();
+        host.rx(seg("R").seq(13).ts(1, 0)).nothing().release().is_empty();
+    });
+}
+
+/// The first of three segments is lost, the third delayed: the first, sent again, overtakes the third.
+/// That is new for all that, and the echo goes on from the latest clock.
+#[test]
+fn a_segment_that_a_retransmission_overtook_is_taken() {
+    with_isns(|mut host| {
+        host.established_with(seg("S").mss(1460).sack_ok().ts(1000, 0));
+        host.rx(seg(".").seq(4).ack(1).ts(1010, 0).data(b"def"));
+        host.expect(seg(".").seq(1).ack(1).sack(&[(4, 7)]));
+        host.after(30).rx(seg(".").seq(1).ack(1).ts(1040, 0).data(b"abc"));
+        host.expect(seg(".").seq(1).ack(7));
+        host.rx(seg("P.").seq(7).ack(1).ts(1011, 0).data(b"ghi")).read(b"abcdefghi").after(40);
+        assert_eq!(last_timestamps(&mut host).echo, 1040);
+        assert_eq!(host.counters().tcp_timestamp_old, 0);
     });
 }
 
