@@ -88,7 +88,7 @@ impl Rack {
                 return;
             }
         } else {
-            self.reorders |= sent.end.before(self.farthest);
+            self.on_overtaken(sent.end);
             self.farthest = self.farthest.max(sent.end);
             let now_s = (now.as_nanos() / 1_000_000_000) as u32;
             if self.min_rtt_us == 0
@@ -102,6 +102,14 @@ impl Rack {
         if (sent.at, true) > (self.sent_at, self.end.at_or_after(sent.end)) {
             (self.sent_at, self.end) = (sent.at, sent.end);
         }
+    }
+
+    /// What ends at `end` arrived when it was sent first. If that was behind what was sent later, the
+    /// path reorders (RFC 8985 §6.2, step 3). That it was taken for lost meanwhile, and sent again,
+    /// must not hide it: else three segments ahead of a gap would stay a loss on such a path, whatever
+    /// the duplicates tell.
+    pub(crate) fn on_overtaken(&mut self, end: Seq) {
+        self.reorders |= end.before(self.farthest);
     }
 
     /// Something arrived twice: what was sent again was late and not lost, so wait longer (RFC 8985

@@ -58,6 +58,8 @@ struct Undo {
     resent_bytes: u32,
     /// Our timestamp clock when something was first sent again.
     resent_clock: Option<u32>,
+    /// It was the timer that told of the loss, and not what arrived.
+    is_of_timeout: bool,
     /// Since the recovery is over: when this is acknowledged, a duplicate would have been reported.
     until: Option<Seq>,
 }
@@ -235,20 +237,24 @@ impl Connection {
         let echo = header.options.timestamps.filter(|_| self.has_timestamps).map(|t| Seq(t.echo));
         let offset = self.timestamp_offset;
         let (rack, mut sample) = (&mut self.rack, None);
-        let mut deliver = |sent: &Sent| {
+        let mut deliver = |sent: &Sent, is_acknowledged: bool| {
             let is_older =
                 echo.is_some_and(|echo| echo.before(Seq(timestamp_clock(offset, sent.at))));
+            // For what lies ahead of a gap, the echo is what came before the gap, and proves nothing.
+            if sent.again && is_acknowledged && is_older {
+                rack.on_overtaken(sent.end);
+            }
             rack.deliver(now, sent, is_older);
             if !sent.again {
                 sample = Some(now.saturating_since(sent.at));
             }
         };
-        let mut delivered = recovery.flight.acknowledge(una, &mut deliver);
+        let mut delivered = recovery.flight.acknowledge(una, |sent| deliver(sent, true));
         for &(start, end) in blocks.get(usize::from(duplicate.is_some())..).unwrap_or_default() {
             // The peer may say anything: believed is what can be true (RFC 2018 §3), and what is
             // news.
             if start.after(una) && start.before(end) && end.at_or_before(max) {
-                match recovery.flight.sack((start, end), &mut deliver) {
+                match recovery.flight.sack((start, end), |sent| deliver(sent, false)) {
                     Some(bytes) => delivered += bytes,
                     None => shared.counters.tcp_sack_limited += 1,
                 }
@@ -259,8 +265,12 @@ impl Connection {
         if let Some(duplicate) = duplicate {
             shared.counters.tcp_duplicates_reported += 1;
             self.rack.on_duplicate(una, max);
-            if let Some(undo) = &mut recovery.undo {
-                undo.on_duplicate(duplicate);
+            if let Some(undo) = &mut recovery.undo
+                && undo.on_duplicate(duplicate)
+                && !undo.is_of_timeout
+            {
+                // It was sent again because of what had arrived ahead of it.
+                self.rack.on_overtaken(duplicate.1);
             }
         }
         let echo_older = |undo: &Undo| {
@@ -352,7 +362,7 @@ impl Connection {
         let is_more_lost = recovery.flight.lost() > before;
         let flight = max.since(una);
         if is_more_lost && !is_repairing {
-            recovery.undo = Some(Undo::new(&self.congestion));
+            recovery.undo = Some(Undo::new(&self.congestion, false));
             self.tail = None;
             // As it was before this ACK, without what had arrived before (RFC 9937 §6.1).
             recovery.reduction = Reduction::new(flight - recovery.flight.sacked() + delivered);
@@ -414,7 +424,7 @@ impl Connection {
         let smoothed = self.rtt.smoothed().unwrap_or_default();
         let Some(recovery) = &mut self.recovery else { return };
         if !is_again || recovery.undo.is_none() {
-            recovery.undo = (!is_again).then(|| Undo::new(&self.congestion));
+            recovery.undo = (!is_again).then(|| Undo::new(&self.congestion, true));
         }
         self.tail = None;
         if recovery.flight.is_first_sacked() {
@@ -454,12 +464,13 @@ impl Connection {
 }
 
 impl Undo {
-    fn new(congestion: &Congestion) -> Self {
+    fn new(congestion: &Congestion, is_of_timeout: bool) -> Self {
         Undo {
             congestion: *congestion,
             resent: Vec::new(),
             resent_bytes: 0,
             resent_clock: None,
+            is_of_timeout,
             until: None,
         }
     }
@@ -477,13 +488,14 @@ impl Undo {
     }
 
     /// The peer has got something twice. A network may have doubled it: it counts only if it was
-    /// sent again.
-    fn on_duplicate(&mut self, (start, end): Range) {
+    /// sent again. Returns whether it was.
+    fn on_duplicate(&mut self, (start, end): Range) -> bool {
         let was_resent =
             self.resent.iter().any(|&(from, to)| from.at_or_before(start) && end.at_or_before(to));
         if was_resent {
             self.resent_bytes = self.resent_bytes.saturating_sub(end.since(start));
         }
+        was_resent
     }
 }
 

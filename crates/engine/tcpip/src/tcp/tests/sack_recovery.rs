@@ -332,6 +332,72 @@ fn duplicates_undo_a_recovery_that_was_none() {
     });
 }
 
+/// RFC 8985 §6.2 steps 3 and 4: a segment that was late, taken for lost and sent again, has shown all
+/// the same that the path reorders: from then on it is time that tells of a loss, not the three
+/// segments that are ahead of a gap.
+#[test]
+fn reordering_that_looked_like_a_loss_counts_as_reordering() {
+    // How the sender learns it: the peer's timestamps, or a report of the duplicate.
+    for has_timestamps in [true, false] {
+        with_isns(|mut host| {
+            host.connect();
+            let clock = |host: &Host| host.out.back().unwrap().header.options.timestamps;
+            let syn = clock(&host).unwrap().value;
+            host.next_sent();
+            let answer = seg("S.").seq(0).ack(1).sack_ok();
+            // Segments of 1000 bytes, with the option or without.
+            let answer = match has_timestamps {
+                true => answer.mss(1012).ts(500, syn),
+                false => answer.mss(1000),
+            };
+            host.after(100).rx(answer);
+            host.next_sent();
+            host.write_stream(0, 60_000);
+            let first = clock(&host).map_or(0, |clock| clock.value);
+            let ts = |ack: Seg, echo| if has_timestamps { ack.ts(500, echo) } else { ack };
+            host.out.clear();
+            host.after(100);
+            for to in 2..=4 {
+                host.rx(ts(ack(0, &[(1, to)]), first));
+            }
+            assert_eq!(host.counters().tcp_retransmits, 1);
+            // The first copy arrives, and a round trip later the second.
+            host.pass(10);
+            host.rx(ts(ack(10, &[]), first)).pass(100);
+            let again = clock(&host).map_or(0, |clock| clock.value);
+            host.rx(ts(ack(12, &[(0, 1)]), again));
+            assert_eq!(host.counters().tcp_recoveries_undone, 1);
+            host.out.clear();
+            // Once more a segment is late, by less than the reordering window.
+            for to in 14..=17 {
+                host.rx(ts(ack(12, &[(13, to)]), again));
+            }
+            host.pass(10);
+            host.rx(ts(ack(17, &[]), again)).pass(30);
+            let counters = host.counters();
+            assert_eq!((counters.tcp_fast_retransmits, counters.tcp_retransmits), (1, 1));
+        });
+    }
+}
+
+/// After a timeout a duplicate says nothing about the order of arrivals: perhaps only the ACKs were
+/// late.
+#[test]
+fn a_duplicate_after_a_timeout_is_no_reordering() {
+    with_isns(|mut host| {
+        in_flight(&mut host, 3, 50).after(100).expect(segment(2)).nothing();
+        host.after(250).expect(segment(0)).nothing();
+        host.write_stream(3000, 20_000).rx(ack(3, &[])).rx(ack(3, &[(0, 1)]));
+        assert_eq!(host.counters().tcp_duplicates_reported, 1);
+        host.out.clear();
+        for to in 5..=7 {
+            host.rx(ack(3, &[(4, to)]));
+        }
+        // Three ahead of a gap are a loss at once.
+        assert_eq!(host.counters().tcp_fast_retransmits, 1);
+    });
+}
+
 /// A network that doubles packets does not undo a loss: only what was sent again counts.
 #[test]
 fn duplicates_of_the_network_undo_nothing() {
