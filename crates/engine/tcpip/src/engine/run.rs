@@ -68,6 +68,20 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+impl Engine {
+    /// Writes the next frame the long way, also if it would be one of a run: whose turn it is is the same.
+    pub(super) fn transmit_long(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Transmit> {
+        let run = self.run.take().filter(|run| self.tcp.leave_run(now, &run.segments));
+        let written = self.poll_transmit(now, buffer);
+        if let Some(run) = run {
+            assert!(written.is_some(), "a run goes on where nothing is to be sent");
+            self.run = Some(Run { segments: self.tcp.enter_run(run.segments), ..run });
+        }
+        written
+    }
+}
+
 /// Writes the next frame of `run`.
 fn write_next(
     tcp: &mut tcp::Tcp,

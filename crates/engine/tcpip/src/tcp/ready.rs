@@ -37,6 +37,14 @@ impl Ready {
         }
     }
 
+    /// It is this slot's turn now, although others wait.
+    #[cfg(test)]
+    pub(crate) fn prefer(&mut self, index: u32) {
+        self.push(index);
+        self.queue.retain(|queued| *queued != index);
+        self.queue.push_front(index);
+    }
+
     /// Takes the slot whose turn it is. Its connection may have nothing to send any more, or be
     /// gone, or another.
     pub(crate) fn pop(&mut self) -> Option<u32> {

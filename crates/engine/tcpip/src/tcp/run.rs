@@ -54,4 +54,22 @@ impl Tcp {
         let is_last = run.segments_left == 0;
         Some(connection.transmit_next(now, payload, is_last, &self.shared.settings))
     }
+
+    /// Whether the next segment is the run's; then it is that connection's turn on the long way, too.
+    #[cfg(test)]
+    pub(crate) fn leave_run(&mut self, now: Instant, run: &Run) -> bool {
+        let goes_on = run.segments_left > 0 && run.settled == self.settled && run.now == now;
+        if goes_on {
+            self.ready.prefer(run.index);
+        }
+        goes_on
+    }
+
+    /// What is left of a run, of which one segment took the long way. Its connection waits for its next
+    /// turn, as behind the run's first segment, even if it has no more to send.
+    #[cfg(test)]
+    pub(crate) fn enter_run(&mut self, run: Run) -> Run {
+        self.ready.push(run.index);
+        Run { segments_left: run.segments_left - 1, settled: self.settled, ..run }
+    }
 }
