@@ -118,11 +118,23 @@ impl Memory {
         self.bytes -= bytes.len();
         self.released = true;
         if let Some(class) = Self::class(bytes.len())
-            && self.spare_bytes + bytes.len() <= self.spare_bytes_max()
+            && self.make_room_for_spare(class, bytes.len())
         {
             self.spare_bytes += bytes.len();
             self.spare[class].push(bytes);
         }
+    }
+
+    /// Whether a spare ring can be kept; larger ones give way to it: what was used last is asked for
+    /// next.
+    fn make_room_for_spare(&mut self, class: usize, len: usize) -> bool {
+        let max = self.spare_bytes_max();
+        while self.spare_bytes + len > max
+            && let Some(larger) = self.spare[class + 1..].iter_mut().rev().find_map(Vec::pop)
+        {
+            self.spare_bytes -= larger.len();
+        }
+        self.spare_bytes + len <= max
     }
 }
 
@@ -303,6 +315,20 @@ mod tests {
         ring.release(&mut memory);
         ring.reserve(&mut memory, 10, 0, 1 << 20);
         assert_eq!(ring.capacity(), 2048);
+    }
+
+    #[test]
+    fn a_large_spare_ring_gives_way_to_one_that_is_used() {
+        let mut memory = Memory::new(1 << 24);
+        let mut ring = Ring::default();
+        for needed in [4 << 20, 1 << 20] {
+            let mut larger = Ring::default();
+            larger.reserve(&mut memory, needed, 0, 4 << 20);
+            larger.release(&mut memory);
+        }
+        assert_eq!(memory.spare_bytes, 1 << 20);
+        ring.reserve(&mut memory, 1 << 20, 0, 4 << 20);
+        assert_eq!(memory.spare_bytes, 0, "it was taken");
     }
 
     #[test]
