@@ -47,6 +47,7 @@ impl Connection {
         if self.receive.unread() > 0 {
             let count = self.receive.read(max, sink, &mut shared.memory);
             self.active_at = now;
+            self.note_freed(now, count as u32);
             self.tune_receive_window(now, count, shared);
             self.offer_window(shared);
             return Ok(Some(count));
@@ -72,6 +73,7 @@ impl Connection {
             return Ok(Some(0));
         }
         let (limit, most) = (self.send_limit(shared), shared.settings.send_bytes);
+        self.note_holding(now);
         let count = self.send.append(data, limit, most, &mut shared.memory);
         if count > 0 {
             self.active_at = now;

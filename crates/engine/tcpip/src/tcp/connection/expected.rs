@@ -73,6 +73,7 @@ impl Connection {
     ) -> bool {
         let Expected { payload, clock } = expected;
         let sequence = self.receive.acknowledge();
+        self.note_holding(now);
         if !self.receive.append(payload, shared.settings.receive_bytes, &mut shared.memory) {
             return false;
         }

@@ -330,6 +330,7 @@ impl Connection {
         self.send.acknowledge(data, &mut shared.memory);
         self.silent_since = now;
         self.active_at = now;
+        self.note_freed(now, data);
         self.measure_round_trip(now, header);
         if syn_acked {
             self.retransmit_at = NEVER;
@@ -449,6 +450,7 @@ impl Connection {
     ) -> bool {
         let settings = &shared.settings;
         let (bytes_max, ranges_max) = (settings.receive_bytes, settings.out_of_order_ranges);
+        self.note_holding(now);
         match self.receive.insert(start, payload, bytes_max, ranges_max, &mut shared.memory) {
             Arrival::InOrder => {
                 self.active_at = now;

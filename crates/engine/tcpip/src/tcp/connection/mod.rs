@@ -214,6 +214,10 @@ pub(crate) struct Connection {
     silent_since: Instant,
     /// When bytes last moved, in either direction or to the program.
     pub(crate) active_at: Instant,
+    /// When it had last given back a [part](Connection::PART_FREED) of the memory that it holds, or
+    /// began to hold some; and bytes to give back until it has again.
+    pub(crate) freed_at: Instant,
+    freed_due: u32,
     /// When it was made.
     opened_at: Instant,
     /// Segments that were sent again.
@@ -384,6 +388,8 @@ impl Connection {
             sent_at: now,
             silent_since: now,
             active_at: now,
+            freed_at: now,
+            freed_due: 1,
             opened_at: now,
             retransmits: 0,
             receive: ReceiveBuffer::new(receive_next, Ring::default()),
@@ -520,6 +526,30 @@ impl Connection {
     /// Bytes of memory in its buffers.
     pub(crate) const fn held_bytes(&self) -> usize {
         self.send.capacity() + self.receive.capacity()
+    }
+
+    /// The part of its memory that a connection must give back in [`super::STALLED_AFTER`] while
+    /// others are refused any: a byte now and then is no progress. With a full buffer of 1 MiB that is
+    /// 1.6 kB/s, less than any path of today makes of an honest transfer; with one of 2 KiB it is 3
+    /// bytes a second, less than somebody types.
+    const PART_FREED: usize = 64;
+
+    /// Before memory is taken: it is held from now on, unless some was before.
+    fn note_holding(&mut self, now: Instant) {
+        if self.held_bytes() == 0 {
+            (self.freed_at, self.freed_due) = (now, 1);
+        }
+    }
+
+    /// The peer has acknowledged, or the program has read, `count` bytes of those that were held.
+    fn note_freed(&mut self, now: Instant, count: u32) {
+        match self.freed_due.checked_sub(count) {
+            None | Some(0) => {
+                let part = self.held_bytes().div_ceil(Self::PART_FREED) as u32;
+                (self.freed_at, self.freed_due) = (now, part.max(1));
+            }
+            Some(due) => self.freed_due = due,
+        }
     }
 
     /// What stays of it in TIME-WAIT.

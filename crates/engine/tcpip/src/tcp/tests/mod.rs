@@ -11,6 +11,7 @@ mod icmp;
 mod large;
 mod lifecycle;
 mod limits;
+mod memory;
 mod model;
 mod receiving;
 mod recovery;
