@@ -19,6 +19,9 @@ const DATAGRAM_OVERHEAD: usize = 64;
 const PORT_FIRST: u16 = 32_768;
 const PORT_COUNT: u16 = u16::MAX - PORT_FIRST;
 
+/// In [`Udp::ready`], the turn of what closed sockets have left.
+const ORPHANS: u32 = u32::MAX;
+
 /// The addresses that mean all addresses of the interface, of both families.
 const ANY: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];
@@ -57,6 +60,10 @@ pub(crate) struct Udp {
     by_local: HashMap<SocketAddr, u32, Key>,
     /// Sockets that have something to send, in the order of their turns.
     ready: VecDeque<u32>,
+    /// What sockets had taken to send when they were closed; all together no more than one socket
+    /// may hold.
+    orphans: VecDeque<Packet>,
+    orphan_bytes: usize,
     random: Random,
     sockets_max: usize,
     receive_bytes_max: usize,
@@ -74,6 +81,8 @@ impl Udp {
             free: Vec::new(),
             by_local: HashMap::with_hasher(keys.key(Purpose::UdpTable)),
             ready: VecDeque::new(),
+            orphans: VecDeque::new(),
+            orphan_bytes: 0,
             random: keys.random(Purpose::UdpPort),
             sockets_max: limits.udp_sockets,
             receive_bytes_max: limits.udp_receive_bytes,
@@ -150,15 +159,40 @@ impl Udp {
         Some(self.socket(id)?.local)
     }
 
-    pub(crate) fn close(&mut self, id: UdpId) {
-        let Some(local) = self.socket(id).map(|socket| socket.local) else { return };
-        self.by_local.remove(&local);
+    /// Closes a socket. What it has taken is sent all the same, as far as there is room for what
+    /// closed sockets leave.
+    pub(crate) fn close(&mut self, id: UdpId, counters: &mut Counters) {
+        if self.socket(id).is_none() {
+            return;
+        }
         let slot = &mut self.slots[id.index()];
-        slot.socket = None;
         slot.generation = slot.generation.wrapping_add(1);
+        let Some(socket) = slot.socket.take() else { return };
+        self.by_local.remove(&socket.local);
         let index = id.index() as u32;
         self.ready.retain(|ready| *ready != index);
         self.free.push(index);
+        for packet in socket.outgoing {
+            let cost = cost(packet.payload.len());
+            if self.orphans.is_empty() {
+                self.ready.push_back(ORPHANS);
+            } else if self.orphan_bytes + cost > self.send_bytes_max {
+                counters.dropped_udp_orphan += 1;
+                continue;
+            }
+            self.orphan_bytes += cost;
+            self.orphans.push_back(packet);
+        }
+    }
+
+    /// Takes the next datagram of a socket that is closed.
+    fn take_orphan(&mut self) -> Option<Packet> {
+        let packet = self.orphans.pop_front()?;
+        self.orphan_bytes -= cost(packet.payload.len());
+        if !self.orphans.is_empty() {
+            self.ready.push_back(ORPHANS);
+        }
+        Some(packet)
     }
 
     /// The socket that a datagram to `local` is for, `local` being specific or a broadcast
@@ -239,6 +273,12 @@ impl Udp {
     pub(crate) fn take_outgoing(&mut self, events: &mut Events) -> Option<Packet> {
         loop {
             let index = self.ready.pop_front()?;
+            if index == ORPHANS {
+                match self.take_orphan() {
+                    Some(packet) => return Some(packet),
+                    None => continue,
+                }
+            }
             let Some(slot) = self.slots.get_mut(index as usize) else { continue };
             let Some(socket) = &mut slot.socket else { continue };
             let packet = socket.outgoing.pop_front();
@@ -262,6 +302,11 @@ impl Udp {
     /// Drops what waits to be sent from `address`, which the interface has lost, and wakes whoever
     /// waits to send.
     pub(crate) fn handle_address_lost(&mut self, address: IpAddr, events: &mut Events) {
+        self.orphans.retain(|packet| packet.header.source != address);
+        self.orphan_bytes = self.orphans.iter().map(|packet| cost(packet.payload.len())).sum();
+        if self.orphans.is_empty() {
+            self.ready.retain(|ready| *ready != ORPHANS);
+        }
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(socket) = &mut slot.socket else { continue };
             socket.outgoing.retain(|packet| packet.header.source != address);
@@ -276,7 +321,7 @@ impl Udp {
     /// Number of sockets, and bytes in their queues.
     pub(crate) fn gauges(&self) -> (usize, usize) {
         let sockets = self.slots.iter().filter_map(|slot| slot.socket.as_ref());
-        let bytes = sockets.map(|socket| socket.received_bytes + socket.outgoing_bytes).sum();
-        (self.by_local.len(), bytes)
+        let bytes = sockets.map(|socket| socket.received_bytes + socket.outgoing_bytes);
+        (self.by_local.len(), bytes.sum::<usize>() + self.orphan_bytes)
     }
 }

@@ -308,8 +308,10 @@ impl Engine {
         self.udp.receive(id, buffer)
     }
 
-    /// Closes a socket. The id is dead afterwards.
+    /// Closes a socket. The id is dead afterwards. What [`udp_send`](Self::udp_send) has taken is sent
+    /// all the same: of all closed sockets together as much as one may hold
+    /// ([`Limits::udp_send_bytes`](crate::Limits::udp_send_bytes)), and the rest is counted.
     pub fn udp_close(&mut self, id: UdpId) {
-        self.udp.close(id);
+        self.udp.close(id, &mut self.counters);
     }
 }

@@ -277,3 +277,50 @@ fn neighbours_given_by_hand_stay_within_the_tables_limit() {
     }
     assert_eq!(host.counters().neighbours, host.limits.neighbours as u64);
 }
+
+/// Send and close is what one-shot programs do: the datagram was taken, and goes.
+#[test]
+fn what_a_socket_has_taken_is_sent_after_it_is_closed() {
+    let mut host = Host::new();
+    host.introduce(P, P_MAC);
+    let socket = host.bind(7);
+    host.udp_send(socket, P, b"one");
+    host.udp_send(socket, P, b"two");
+    host.engine.udp_close(socket);
+    let successor = host.bind(7);
+    host.udp_send(successor, P, b"three");
+    let sent = host.sent();
+    let payloads: Vec<_> = sent
+        .iter()
+        .filter_map(|frame| sent_packet(frame))
+        .map(|sent| sent.payload[8..].to_vec())
+        .collect();
+    assert_eq!(payloads.len(), 3);
+    assert!(payloads.iter().any(|payload| payload == b"three"), "the next one has its turn");
+    let of_closed = payloads.iter().filter(|payload| *payload != b"three");
+    assert_eq!(of_closed.map(Vec::as_slice).collect::<Vec<_>>(), [&b"one"[..], b"two"], "in order");
+    assert_eq!(host.counters().udp_queued_bytes, 0);
+}
+
+/// Closing is no way around the limit: what closed sockets leave is as much as one may hold.
+#[test]
+fn what_closed_sockets_leave_is_bounded_and_counted() {
+    let mut config = config();
+    config.limits.udp_send_bytes = 10_000;
+    let mut host = Host::with(config);
+    host.introduce(P, P_MAC);
+    let to = SocketAddr::from((P, 9));
+    let mut taken = 0;
+    for _ in 0..20 {
+        let socket = host.bind(7);
+        while host.engine.udp_send(host.now, socket, to, &[0; 1000]) == Ok(true) {
+            taken += 1;
+        }
+        host.engine.udp_close(socket);
+        assert!(host.counters().udp_queued_bytes <= 10_000);
+    }
+    let dropped = host.counters().dropped_udp_orphan;
+    assert!(dropped > 100, "{dropped}");
+    assert_eq!(host.sent().len() as u64, taken - dropped);
+    assert_eq!(host.counters().udp_queued_bytes, 0);
+}
