@@ -290,8 +290,8 @@ pub struct Limits {
     /// Received bytes that one UDP socket holds, each datagram counted with a fixed overhead. Past
     /// it the newest datagram is dropped. Default 256 KiB: four datagrams of the largest size.
     pub udp_receive_bytes: usize,
-    /// Bytes that one UDP socket has waiting for transmission. Past it `udp_send` says to wait.
-    /// Default 256 KiB.
+    /// Bytes that one UDP socket has waiting for transmission; and all closed ones together. Past it
+    /// `udp_send` says to wait, and what closed sockets leave is dropped. Default 256 KiB.
     pub udp_send_bytes: usize,
     /// Bytes of incomplete datagrams. Past it, one of the source that holds most is dropped.
     /// Default 256 KiB: four datagrams of the largest size.
@@ -314,14 +314,15 @@ pub struct Limits {
     /// Bytes of packets that wait for any neighbour's hardware address. Default 128 KiB: one packet
     /// of 1,500 bytes for each of `neighbours_unresolved`, and some.
     pub neighbour_parked_bytes: usize,
-    /// Routers that advertise themselves (RFC 4861 §6.3.4). Past it new ones are ignored. Default 4:
-    /// two are needed for one to fail.
+    /// Routers that advertise themselves (RFC 4861 §6.3.4). Past it new ones take the place of those
+    /// that do not answer, or are ignored. Default 4: two are needed for one to fail.
     pub ipv6_routers: usize,
-    /// Prefixes on the link that routers advertise. Past it new ones are ignored. Default 8: what
-    /// renumbering and a few providers need.
+    /// Prefixes on the link that routers advertise. Past it a router that answers takes the place of
+    /// those that do not, or its share; others are ignored. Default 8: what renumbering and a few
+    /// providers need.
     pub ipv6_prefixes: usize,
-    /// IPv6 addresses of the interface. Past it advertised prefixes make no new ones. Default 16
-    /// (RFC 7934 §7 names as many).
+    /// IPv6 addresses of the interface. Past it advertised prefixes make new ones as it is with
+    /// `ipv6_prefixes`. Default 16 (RFC 7934 §7 names as many).
     pub ipv6_addresses: usize,
     /// Destinations whose path takes less than the link. Past it the oldest is forgotten, and found
     /// out again when it is needed. Default 256; none is kept for longer than ten minutes (RFC 8201

@@ -111,6 +111,8 @@ counters! {
     dropped_ra_unwanted,
     /// Prefixes of Router Advertisements that cannot be.
     dropped_ra_prefix,
+    /// Hop limits of Router Advertisements that are too small to be believed.
+    dropped_ra_hop_limit,
     /// Router Advertisements of which not all was taken, because a limit is reached.
     dropped_ra_limit,
     /// Reports of groups sent (MLDv2).
@@ -204,6 +206,9 @@ counters! {
     dropped_udp_no_port,
     /// UDP datagrams dropped because their socket's queue is full.
     dropped_udp_queue,
+    /// Datagrams that a socket had taken to send when it was closed, dropped because closed sockets
+    /// have left too many.
+    dropped_udp_orphan,
     /// UDP sockets, now.
     udp_sockets,
     /// Bytes in the queues of UDP sockets, now.

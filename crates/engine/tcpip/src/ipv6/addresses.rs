@@ -3,6 +3,7 @@
 //! packet is sent from (RFC 6724).
 
 use super::neighbours::RETRANS_TIMER;
+use super::routers::gives_way;
 use crate::secret::{Key, Random};
 use crate::time::Instant;
 use crate::wire::ndp::Nonce;
@@ -29,8 +30,9 @@ pub(crate) enum Origin {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nobody may use it yet: that nobody else has it is found out by `deadline`.
-    Tentative { probes: u8, deadline: Instant, nonce: Nonce },
+    /// Nobody may use it yet: that nobody else has it is found out by `deadline`, if so many
+    /// `probes` have left; while one `is_due`, nothing is found out.
+    Tentative { probes: u8, is_due: bool, deadline: Instant, nonce: Nonce },
     /// Ours.
     Assigned,
 }
@@ -41,6 +43,8 @@ pub(crate) struct Address {
     pub(crate) address: Ipv6Addr,
     pub(crate) prefix_len: u8,
     pub(crate) origin: Origin,
+    /// Whose prefix it was made of.
+    router: Option<Ipv6Addr>,
     state: State,
     /// `None`: for ever.
     preferred_until: Option<Instant>,
@@ -143,17 +147,19 @@ impl Addresses {
         now: Instant,
         delay: Duration,
         (address, prefix_len): (Ipv6Addr, u8),
-        origin: Origin,
+        (origin, router): (Origin, Option<Ipv6Addr>),
         (preferred_until, valid_until): (Option<Instant>, Option<Instant>),
     ) -> bool {
         if self.list.len() >= self.addresses_max {
             return false;
         }
-        let state = State::Tentative { probes: 0, deadline: now + delay, nonce: self.nonce() };
+        let (deadline, nonce) = (now + delay, self.nonce());
+        let state = State::Tentative { probes: 0, is_due: false, deadline, nonce };
         self.list.push(Address {
             address,
             prefix_len,
             origin,
+            router,
             state,
             preferred_until,
             valid_until,
@@ -164,22 +170,30 @@ impl Addresses {
     /// Adds the link-local address.
     pub(crate) fn add_link_local(&mut self, now: Instant) {
         let (address, drawn) = self.identifiers.address(LINK_LOCAL_PREFIX, 0);
-        self.add(now, Duration::ZERO, (address, 64), Origin::LinkLocal(drawn), (None, None));
+        self.add(
+            now,
+            Duration::ZERO,
+            (address, 64),
+            (Origin::LinkLocal(drawn), None),
+            (None, None),
+        );
     }
 
     /// Adds a configured address.
     pub(crate) fn add_static(&mut self, now: Instant, address: Ipv6Addr, prefix_len: u8) {
-        self.add(now, Duration::ZERO, (address, prefix_len), Origin::Static, (None, None));
+        self.add(now, Duration::ZERO, (address, prefix_len), (Origin::Static, None), (None, None));
     }
 
     /// Takes an autonomous prefix of 64 bits from a router (RFC 4862 §5.5.3); false if there is no
-    /// room for its address.
+    /// room for its address. Room is made at the cost of those whose router is not trusted, or has
+    /// more than its share.
     pub(crate) fn take_prefix(
         &mut self,
         now: Instant,
         prefix: Ipv6Addr,
-        valid: Option<Duration>,
-        preferred: Option<Duration>,
+        (valid, preferred): (Option<Duration>, Option<Duration>),
+        (router, is_trusted): (Ipv6Addr, &dyn Fn(Ipv6Addr) -> bool),
+        changes: &mut Vec<Change>,
     ) -> bool {
         let until = |lifetime: Option<Duration>| lifetime.map(|lifetime| now + lifetime);
         let known = self.list.iter_mut().find(|known| {
@@ -188,6 +202,9 @@ impl Addresses {
         });
         if let Some(known) = known {
             known.preferred_until = until(preferred);
+            if is_trusted(router) {
+                known.router = Some(router);
+            }
             let left = known.valid_until.map(|at| at.saturating_since(now));
             let is_longer = match (valid, left) {
                 (None, _) => true,
@@ -205,6 +222,11 @@ impl Addresses {
         if valid == Some(Duration::ZERO) {
             return true;
         }
+        if self.list.len() >= self.addresses_max {
+            let owners = self.list.iter().map(|address| address.router);
+            let Some(at) = gives_way(owners, router, is_trusted) else { return false };
+            changes.push(Change::Lost(self.list.remove(at).address));
+        }
         let (address, drawn) = self.identifiers.address(prefix, 0);
         // RFC 4862 §5.4.2: many hosts hear one advertisement; they should not ask all at once.
         let delay = Duration::from_millis(self.random.below(500).into());
@@ -212,7 +234,7 @@ impl Addresses {
             now,
             delay,
             (address, 64),
-            Origin::Autoconfigured(drawn),
+            (Origin::Autoconfigured(drawn), Some(router)),
             (until(preferred), until(valid)),
         )
     }
@@ -221,7 +243,7 @@ impl Addresses {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let of = |address: &Address| {
             let tentative = match address.state {
-                State::Tentative { deadline, .. } => Some(deadline),
+                State::Tentative { deadline, is_due, .. } => (!is_due).then_some(deadline),
                 State::Assigned => None,
             };
             [tentative, address.valid_until].into_iter().flatten().min()
@@ -229,13 +251,8 @@ impl Addresses {
         self.list.iter().filter_map(of).min()
     }
 
-    /// Does what is due: `probe` is called for each address to ask for.
-    pub(crate) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        mut probe: impl FnMut(Ipv6Addr, Nonce),
-        changes: &mut Vec<Change>,
-    ) {
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, changes: &mut Vec<Change>) {
         self.list.retain(|address| {
             let is_valid = address.valid_until.is_none_or(|until| until > now);
             if !is_valid {
@@ -244,19 +261,32 @@ impl Addresses {
             is_valid
         });
         for address in &mut self.list {
-            let State::Tentative { probes, deadline, nonce } = &mut address.state else { continue };
-            if *deadline > now {
-                continue;
-            }
-            if *probes < DAD_TRANSMITS {
-                *probes += 1;
-                *deadline = now + RETRANS_TIMER;
-                probe(address.address, *nonce);
-            } else {
-                address.state = State::Assigned;
-                changes.push(Change::Assigned(address.address));
+            match &mut address.state {
+                State::Tentative { is_due, deadline, .. } if *is_due || *deadline > now => {}
+                State::Tentative { probes, is_due, .. } if *probes < DAD_TRANSMITS => {
+                    *is_due = true
+                }
+                State::Tentative { .. } => {
+                    address.state = State::Assigned;
+                    changes.push(Change::Assigned(address.address));
+                }
+                State::Assigned => {}
             }
         }
+    }
+
+    /// Takes an address to ask for, and the nonce to do so with. The answer has time from now on: a
+    /// probe that waits for the device has asked nobody.
+    pub(crate) fn take_probe(&mut self, now: Instant) -> Option<(Ipv6Addr, Nonce)> {
+        self.list.iter_mut().find_map(|address| match &mut address.state {
+            State::Tentative { probes, is_due: is_due @ true, deadline, nonce } => {
+                *is_due = false;
+                *probes += 1;
+                *deadline = now + RETRANS_TIMER;
+                Some((address.address, *nonce))
+            }
+            _ => None,
+        })
     }
 
     /// Another host asks whether it may have `target`, or says that it has. If we are still asking
@@ -290,7 +320,7 @@ impl Addresses {
             let (address, drawn) = self.identifiers.address(prefix, conflicts + 1);
             let delay = Duration::from_millis(self.random.below(500).into());
             let lifetimes = (lost.preferred_until, lost.valid_until);
-            self.add(now, delay, (address, 64), again(drawn), lifetimes);
+            self.add(now, delay, (address, 64), (again(drawn), lost.router), lifetimes);
         }
         true
     }

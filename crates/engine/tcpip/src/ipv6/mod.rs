@@ -12,35 +12,41 @@
 
 mod addresses;
 mod neighbours;
+mod output;
 mod routers;
 
 pub(crate) use addresses::Change;
 #[cfg(test)]
 pub(crate) use neighbours::State as NeighbourState;
+pub(crate) use output::HOP_LIMIT_NDP;
 pub(crate) use routers::is_in;
 
 use crate::config::{Ipv6Config, Limits, MacAddress};
 use crate::counters::Counters;
-use crate::output::{Header, Packet};
+use crate::output::Packet;
 use crate::secret::{Keys, Purpose, Random};
 use crate::time::Instant;
 use crate::wire::icmpv6::{self, Message};
-use crate::wire::ipv6::{HOP_BY_HOP, MTU_MIN, OPTION_ROUTER_ALERT, PROTOCOL_ICMPV6};
+use crate::wire::ipv6::MTU_MIN;
 use crate::wire::ndp::{self, Neighbour, RouterAdvertisement};
 use addresses::{Addresses, Identifiers};
 use core::time::Duration;
-use neighbours::{Advertisement, Cache, Request};
+use neighbours::{Advertisement, Cache};
+use output::{Due, message_packet};
 use routers::Routers;
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
-/// Hop limit of Neighbour Discovery: it shows that no router has passed the message on (RFC 4861
-/// §3.1).
-pub(crate) const HOP_LIMIT_NDP: u8 = 255;
-/// Hop limit of what we send until a router names another (RFC 8200 leaves it to IANA: 64).
+/// Hop limit of what we send until a router names another (RFC 8200 leaves it to IANA: 64), and the
+/// least that is believed: with a small one, from anybody on the link, nothing of what we send would
+/// get beyond a few routers (CVE-2015-2922), and no honest router gains by it.
 const HOP_LIMIT: u8 = 64;
-/// Messages that wait for the device; a flood of solicitations loses the rest.
-const MESSAGES_MAX: usize = 64;
+/// The shortest prefix that is believed to be on the link: no registry gives a provider less than a
+/// /32, and somebody who says that of ::/0 would have us look for the whole world on the link.
+const ON_LINK_LEN_MIN: u8 = 32;
+/// Answers that wait for the device; a flood of solicitations loses the rest. What we say of our own
+/// accord does not wait with them: it is made when the device takes it.
+const ANSWERS_MAX: usize = 64;
 /// The first router solicitation leaves within this time, so that hosts that start together do not
 /// ask together. RFC 4861 §6.3.7 allows a second; DAD of the link-local address takes one anyway.
 const SOLICITATION_DELAY_MS: u32 = 250;
@@ -103,7 +109,8 @@ pub(crate) struct Ipv6 {
     pub(crate) routers: Routers,
     solicitation: Solicitation,
     reports: Reports,
-    messages: VecDeque<(MacAddress, Packet)>,
+    due: Due,
+    answers: VecDeque<(MacAddress, Packet)>,
     /// What the engine has yet to be told.
     changes: Vec<Change>,
     /// Neighbours that did not answer, for the choice among configured routes.
@@ -158,7 +165,8 @@ impl Ipv6 {
                 sent: 0,
             },
             reports: Reports { changes: REPORTS, change_at: Some(now), answer_at: None },
-            messages: VecDeque::new(),
+            due: Due::default(),
+            answers: VecDeque::new(),
             changes: Vec::new(),
             silent: Vec::new(),
             random,
@@ -212,15 +220,6 @@ impl Ipv6 {
         self.silent.pop()
     }
 
-    /// The device may take a message from now on.
-    fn queue(&mut self, to: MacAddress, packet: Packet, counters: &mut Counters) {
-        if self.messages.len() < MESSAGES_MAX {
-            self.messages.push_back((to, packet));
-        } else {
-            counters.dropped_reply_queue += 1;
-        }
-    }
-
     /// Takes a message of Neighbour Discovery or MLD.
     pub(crate) fn handle_message(
         &mut self,
@@ -248,10 +247,10 @@ impl Ipv6 {
         self.ensure_solicitation(now);
     }
 
-    /// Without a router we ask for one.
+    /// Without a router, or if none answers, we ask for one.
     fn ensure_solicitation(&mut self, now: Instant) {
-        if self.is_autoconfigured && self.solicitation.at.is_none() && !self.routers.has_router(now)
-        {
+        let has_router = self.routers.has_hopeful_router(now);
+        if self.is_autoconfigured && self.solicitation.at.is_none() && !has_router {
             let interval = SOLICITATION_INTERVAL;
             self.solicitation = Solicitation { at: Some(now), interval, sent: 0 };
         }
@@ -289,15 +288,19 @@ impl Ipv6 {
             // Unicast solicitations may come without an address, because we know it.
             let mac = options.source_link_layer.filter(|mac| mac.is_unicast());
             if let Some(mac) = mac {
-                self.neighbours.learn(now, source, mac, false, true);
+                self.neighbours.learn(now, source, mac, true);
             }
             (mac.unwrap_or(link_source), source, ndp::FLAG_OVERRIDE | ndp::FLAG_SOLICITED)
         };
         let body = ndp::neighbour_body(target, None, Some(self.mac), None);
         let kind = (icmpv6::NEIGHBOUR_ADVERTISEMENT, 0);
         let bytes = icmpv6::to_bytes(target, answer_to, kind, [flags, 0, 0, 0], &body);
-        counters.ndp_advertisements_sent += 1;
-        self.queue(to, message_packet(target, answer_to, bytes), counters);
+        if self.answers.len() < ANSWERS_MAX {
+            counters.ndp_advertisements_sent += 1;
+            self.answers.push_back((to, message_packet(target, answer_to, bytes)));
+        } else {
+            counters.dropped_reply_queue += 1;
+        }
         true
     }
 
@@ -332,6 +335,10 @@ impl Ipv6 {
         };
         if self.neighbours.advertise(now, target, &advertisement) {
             self.routers.remove_router(target);
+            self.neighbours.set_routers(self.routers.addresses());
+        }
+        if is_solicited {
+            self.note_answer(now, target);
         }
         true
     }
@@ -357,8 +364,10 @@ impl Ipv6 {
         counters.ndp_router_advertisements += 1;
         let RouterAdvertisement { hop_limit, lifetime, preference, reachable, retransmit, options } =
             advertisement;
-        if hop_limit > 0 {
-            self.hop_limit = hop_limit;
+        match hop_limit {
+            0 => {}
+            HOP_LIMIT.. => self.hop_limit = hop_limit,
+            _ => counters.dropped_ra_hop_limit += 1,
         }
         self.neighbours.set_times(reachable, retransmit);
         if let Some(mtu) = options.mtu.and_then(|mtu| usize::try_from(mtu).ok())
@@ -372,9 +381,10 @@ impl Ipv6 {
         }
         let mut has_room = self.routers.take_router(now, router, lifetime, preference);
         if let Some(mac) = options.source_link_layer.filter(|mac| mac.is_unicast()) {
-            self.neighbours.learn(now, router, mac, has_room && !lifetime.is_zero(), true);
+            self.neighbours.learn(now, router, mac, true);
         }
-        if !lifetime.is_zero() {
+        self.neighbours.set_routers(self.routers.addresses());
+        if !lifetime.is_zero() && self.routers.has_hopeful_router(now) {
             // RFC 7559 §2.1: from then on there is nothing to ask for.
             self.solicitation.at = None;
         }
@@ -383,13 +393,19 @@ impl Ipv6 {
             let is_possible = prefix.prefix_len <= 128
                 && !prefix.prefix.is_unicast_link_local()
                 && !prefix.prefix.is_multicast()
-                && prefix.preferred <= prefix.valid;
+                && prefix.preferred <= prefix.valid
+                && !(prefix.is_on_link && prefix.prefix_len < ON_LINK_LEN_MIN);
             if !is_possible {
                 counters.dropped_ra_prefix += 1;
                 continue;
             }
             if prefix.is_on_link {
-                has_room &= self.routers.take_prefix(now, prefix.prefix, prefix.prefix_len, valid);
+                has_room &= self.routers.take_prefix(
+                    now,
+                    router,
+                    (prefix.prefix, prefix.prefix_len),
+                    valid,
+                );
             }
             if prefix.is_autonomous {
                 // RFC 4862 §5.5.3 (d): with other lengths there is no identifier.
@@ -397,10 +413,16 @@ impl Ipv6 {
                     counters.dropped_ra_prefix += 1;
                     continue;
                 }
-                let before = self.addresses.iter().count();
+                let before = (self.addresses.iter().count(), self.changes.len());
                 let preferred = ndp::lifetime(prefix.preferred);
-                has_room &= self.addresses.take_prefix(now, prefix.prefix, valid, preferred);
-                if self.addresses.iter().count() > before {
+                has_room &= self.addresses.take_prefix(
+                    now,
+                    prefix.prefix,
+                    (valid, preferred),
+                    (router, &|router| self.routers.is_trusted(now, router)),
+                    &mut self.changes,
+                );
+                if (self.addresses.iter().count(), self.changes.len()) != before {
                     self.report_change(now);
                 }
             }
@@ -409,11 +431,28 @@ impl Ipv6 {
             for server in
                 servers.iter().filter(|server| crate::wire::ipv6::is_host_address(**server))
             {
-                has_room &= self.routers.take_server(now, *server, ndp::lifetime(*seconds));
+                has_room &= self.routers.take_server(now, router, *server, ndp::lifetime(*seconds));
             }
         }
-        counters.dropped_ra_limit += u64::from(!has_room);
+        if !has_room {
+            counters.dropped_ra_limit += 1;
+            self.routers.note_refused(router);
+        }
+        for candidate in self.routers.to_ask(router) {
+            if self.neighbours.ask(now, candidate) {
+                self.note_answer(now, candidate);
+            }
+        }
         true
+    }
+
+    /// A neighbour has answered: if it is a router, and what it said was refused while nobody knew
+    /// whether it would, it is to say it again.
+    fn note_answer(&mut self, now: Instant, neighbour: Ipv6Addr) {
+        if self.routers.note_answer(neighbour) {
+            let interval = SOLICITATION_INTERVAL;
+            self.solicitation = Solicitation { at: Some(now), interval, sent: 0 };
+        }
     }
 
     /// RFC 3810 §5.1.14, §6.2. False if it is invalid.
@@ -441,36 +480,24 @@ impl Ipv6 {
             let delay = Duration::from_millis(self.random.below(REPORT_INTERVAL_MS).into());
             self.reports.change_at =
                 (self.reports.changes > 0).then(|| now + delay.max(Duration::from_millis(1)));
-            self.report_groups(4, counters);
+            self.due.change_report = true;
         }
         if self.reports.answer_at.take_if(|at| *at <= now).is_some() {
-            self.report_groups(2, counters);
+            self.due.answer_report = true;
         }
-        let mut probes = Vec::new();
-        self.addresses.handle_timeout(
-            now,
-            |address, nonce| probes.push((address, nonce)),
-            &mut self.changes,
-        );
-        for (target, nonce) in probes {
-            let (source, group) = (Ipv6Addr::UNSPECIFIED, ndp::solicited_node(target));
-            let body = ndp::neighbour_body(target, None, None, Some(nonce));
-            let kind = (icmpv6::NEIGHBOUR_SOLICITATION, 0);
-            let bytes = icmpv6::to_bytes(source, group, kind, [0; 4], &body);
-            counters.ndp_solicitations_sent += 1;
-            self.queue(ndp::group_mac(group), message_packet(source, group, bytes), counters);
-        }
+        self.addresses.handle_timeout(now, &mut self.changes);
         self.neighbours.handle_timeout(now, counters);
         while let Some(silent) = self.neighbours.take_silent() {
             self.routers.note_failure(now, silent);
             self.silent.push(silent);
         }
         self.routers.handle_timeout(now);
-        self.solicit_routers(now, counters);
+        self.neighbours.set_routers(self.routers.addresses());
+        self.solicit_routers(now);
     }
 
     /// Asks for routers if it is time to (RFC 7559).
-    fn solicit_routers(&mut self, now: Instant, counters: &mut Counters) {
+    fn solicit_routers(&mut self, now: Instant) {
         self.ensure_solicitation(now);
         if self.solicitation.at.is_none_or(|at| at > now) {
             return;
@@ -485,42 +512,7 @@ impl Ipv6 {
         let jitter = Duration::from_millis(self.random.below(2 * tenth_ms).into());
         self.solicitation.at = Some(now + interval * 9 / 10 + jitter);
         self.solicitation.interval = (interval * 2).min(SOLICITATION_INTERVAL_MAX);
-        // From the unspecified address while there is none yet, and then without ours.
-        let source = self.link_local().unwrap_or(Ipv6Addr::UNSPECIFIED);
-        let mac = (!source.is_unspecified()).then_some(self.mac);
-        let kind = (icmpv6::ROUTER_SOLICITATION, 0);
-        let body = ndp::router_solicitation_body(mac);
-        let bytes = icmpv6::to_bytes(source, ndp::ALL_ROUTERS, kind, [0; 4], &body);
-        counters.ndp_router_solicitations_sent += 1;
-        let to = ndp::group_mac(ndp::ALL_ROUTERS);
-        self.queue(to, message_packet(source, ndp::ALL_ROUTERS, bytes), counters);
-    }
-
-    fn link_local(&self) -> Option<Ipv6Addr> {
-        let mut assigned = self.addresses.assigned().map(|address| address.address);
-        assigned.find(|address| address.is_unicast_link_local())
-    }
-
-    /// Sends a report of all groups (RFC 3810 §5.2); switches that listen send us their frames.
-    fn report_groups(&mut self, kind: u8, counters: &mut Counters) {
-        let mut groups: Vec<Ipv6Addr> =
-            self.addresses.iter().map(|address| ndp::solicited_node(address.address)).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        if groups.is_empty() {
-            return;
-        }
-        // RFC 3590 §4: before there is an address, from none.
-        let source = self.link_local().unwrap_or(Ipv6Addr::UNSPECIFIED);
-        let group = ndp::ALL_MLDV2_ROUTERS;
-        let (word, body) = ndp::mld_report(kind, &groups);
-        let report = icmpv6::to_bytes(source, group, (icmpv6::MLDV2_REPORT, 0), word, &body);
-        // Hop-by-hop options with a Router Alert (RFC 2711 §2.1: MLD), padded by two bytes.
-        let options = [PROTOCOL_ICMPV6, 0, OPTION_ROUTER_ALERT, 2, 0, 0, 1, 0];
-        let payload = [&options[..], &report].concat();
-        let header = Header { protocol: HOP_BY_HOP, hop_limit: 1, ..message_header(source, group) };
-        counters.mld_reports_sent += 1;
-        self.queue(ndp::group_mac(group), Packet::new(header, payload), counters);
+        self.due.solicitation = true;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -537,48 +529,4 @@ impl Ipv6 {
         .flatten()
         .min()
     }
-
-    /// Takes the next message to send, and whom the frame goes to.
-    pub(crate) fn poll_transmit(
-        &mut self,
-        now: Instant,
-        counters: &mut Counters,
-    ) -> Option<(MacAddress, Packet)> {
-        if let Some(message) = self.messages.pop_front() {
-            return Some(message);
-        }
-        loop {
-            let Request { target, to, source } = self.neighbours.take_request()?;
-            // RFC 4861 §7.2.2: from where the packet comes that asks for it, so that the answer
-            // finds the way.
-            let source = source
-                .filter(|source| self.addresses.is_ours(*source))
-                .or_else(|| self.addresses.source_for(now, target));
-            let Some(source) = source else { continue };
-            let group = ndp::solicited_node(target);
-            let destination = if to.is_some() { target } else { group };
-            let body = ndp::neighbour_body(target, Some(self.mac), None, None);
-            let kind = (icmpv6::NEIGHBOUR_SOLICITATION, 0);
-            let bytes = icmpv6::to_bytes(source, destination, kind, [0; 4], &body);
-            counters.ndp_solicitations_sent += 1;
-            let to = to.unwrap_or_else(|| ndp::group_mac(group));
-            return Some((to, message_packet(source, destination, bytes)));
-        }
-    }
-}
-
-/// The header of a message of Neighbour Discovery.
-fn message_header(source: Ipv6Addr, destination: Ipv6Addr) -> Header {
-    Header {
-        source: source.into(),
-        destination: destination.into(),
-        protocol: PROTOCOL_ICMPV6,
-        hop_limit: HOP_LIMIT_NDP,
-        identification: 0,
-        dont_fragment: true,
-    }
-}
-
-fn message_packet(source: Ipv6Addr, destination: Ipv6Addr, bytes: Vec<u8>) -> Packet {
-    Packet::new(message_header(source, destination), bytes)
 }

@@ -38,6 +38,8 @@ const RETRANS_TIMER_RANGE: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(10));
 /// Time without use after which an entry may make room for one that nobody asked for.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// A router is asked whether it hears us within this time.
+const ASK_DELAY_MS: u32 = 500;
 /// Silent neighbours that are remembered until somebody asks for them.
 const SILENT_MAX: usize = 64;
 /// What a waiting packet costs beside its payload, in bytes.
@@ -72,7 +74,6 @@ struct Entry {
     state: State,
     /// Meaningless while incomplete.
     mac: MacAddress,
-    is_router: bool,
     /// When the next solicitation is due; its entry in `timers`.
     deadline: Option<Instant>,
     /// `None`: never, the neighbour made itself known.
@@ -94,6 +95,9 @@ pub(crate) struct Advertisement {
 pub(crate) struct Cache {
     entries: HashMap<Ipv6Addr, Entry, Key>,
     incomplete: usize,
+    /// Routers in use: few, and known to be some because their advertisements were taken. That a
+    /// neighbour says of itself to be a router protects nobody.
+    routers: Vec<Ipv6Addr>,
     timers: BTreeSet<(Instant, Ipv6Addr)>,
     /// At most one per entry with a deadline.
     requests: VecDeque<Request>,
@@ -123,6 +127,7 @@ impl Cache {
         Cache {
             entries: HashMap::with_hasher(key),
             incomplete: 0,
+            routers: Vec::new(),
             timers: BTreeSet::new(),
             requests: VecDeque::new(),
             ready: VecDeque::new(),
@@ -148,6 +153,31 @@ impl Cache {
             let (least, most) = RETRANS_TIMER_RANGE;
             self.retrans_timer = Duration::from_millis(retransmit.into()).clamp(least, most);
         }
+    }
+
+    /// These are the routers from now on.
+    pub(crate) fn set_routers(&mut self, routers: impl Iterator<Item = Ipv6Addr>) {
+        self.routers.clear();
+        self.routers.extend(routers);
+    }
+
+    /// Asks `address` soon whether it hears us. True if it has just shown that it does.
+    pub(crate) fn ask(&mut self, now: Instant, address: Ipv6Addr) -> bool {
+        // Many hosts hear one router; they should not ask together.
+        let delay = Duration::from_millis(self.random.below(ASK_DELAY_MS).into());
+        if let Some(entry) = self.entries.get_mut(&address) {
+            match entry.state {
+                State::Reachable { until } if now < until => return true,
+                State::Reachable { .. } | State::Stale => {
+                    entry.state = State::Delay;
+                    self.set_deadline(address, Some(now + delay));
+                }
+                State::Incomplete(_) | State::Delay | State::Probe(_) => {}
+            }
+        } else if self.make_room_for_incomplete(now) {
+            self.insert_incomplete(now, address, None, None);
+        }
+        false
     }
 
     /// The hardware address to send to, if it is known.
@@ -185,10 +215,7 @@ impl Cache {
                 std::net::IpAddr::V6(source) => Some(source),
                 std::net::IpAddr::V4(_) => None,
             };
-            self.insert(address, State::Incomplete(1), MacAddress([0; 6]), Some(now));
-            self.incomplete += 1;
-            self.set_deadline(address, Some(now + self.retrans_timer));
-            self.requests.push_back(Request { target: address, to: None, source });
+            self.insert_incomplete(now, address, source, Some(now));
         }
         self.bytes += cost(&packet);
         if let Some(entry) = self.entries.get_mut(&address) {
@@ -228,23 +255,19 @@ impl Cache {
         now: Instant,
         address: Ipv6Addr,
         mac: MacAddress,
-        is_router: bool,
         may_add: bool,
     ) {
         if let Some(entry) = self.entries.get_mut(&address) {
-            entry.is_router |= is_router;
             if matches!(entry.state, State::Incomplete(_)) || entry.mac != mac {
                 self.resolve(address, mac, State::Stale);
             }
         } else if may_add && self.make_room_for_stranger(now) {
             self.insert(address, State::Stale, mac, None);
-            if let Some(entry) = self.entries.get_mut(&address) {
-                entry.is_router = is_router;
-            }
         }
     }
 
-    /// Takes an advertisement (RFC 4861 §7.2.5). True if a router has become none.
+    /// Takes an advertisement (RFC 4861 §7.2.5). True if it is believed where it says that `address`
+    /// is no router.
     pub(crate) fn advertise(
         &mut self,
         now: Instant,
@@ -257,7 +280,6 @@ impl Cache {
         let confirmed = if is_solicited { reachable } else { State::Stale };
         if matches!(entry.state, State::Incomplete(_)) {
             let Some(mac) = mac else { return false };
-            entry.is_router = is_router;
             self.resolve(address, mac, confirmed);
             return false;
         }
@@ -269,12 +291,11 @@ impl Cache {
             }
             return false;
         }
-        let was_router = core::mem::replace(&mut entry.is_router, is_router);
         let mac = mac.unwrap_or(entry.mac);
         if is_solicited || is_other {
             self.resolve(address, mac, confirmed);
         }
-        was_router && !is_router
+        !is_router
     }
 
     /// Upper layers know that `address` receives what we send (RFC 4861 §7.3.1).
@@ -338,8 +359,22 @@ impl Cache {
         used_at: Option<Instant>,
     ) {
         let parked = VecDeque::new();
-        let entry = Entry { state, mac, is_router: false, deadline: None, used_at, parked };
+        let entry = Entry { state, mac, deadline: None, used_at, parked };
         self.entries.insert(address, entry);
+    }
+
+    /// An entry for who is to be asked for, from `source` if it is given. There is room for it.
+    fn insert_incomplete(
+        &mut self,
+        now: Instant,
+        address: Ipv6Addr,
+        source: Option<Ipv6Addr>,
+        used_at: Option<Instant>,
+    ) {
+        self.insert(address, State::Incomplete(1), MacAddress([0; 6]), used_at);
+        self.incomplete += 1;
+        self.set_deadline(address, Some(now + self.retrans_timer));
+        self.requests.push_back(Request { target: address, to: None, source });
     }
 
     /// Makes room for a neighbour that we want to send to.
@@ -358,24 +393,25 @@ impl Cache {
                 _ => return false,
             }
         }
-        self.entries.len() < self.entries_max || self.evict(|entry| !entry.is_router)
+        self.entries.len() < self.entries_max || self.evict(|_| true)
     }
 
     /// Makes room for a neighbour that nobody asked for.
     fn make_room_for_stranger(&mut self, now: Instant) -> bool {
         self.entries.len() < self.entries_max
             || self.evict(|entry| {
-                !entry.is_router
-                    && entry.used_at.is_none_or(|at| now.saturating_since(at) >= IDLE_AFTER)
+                entry.used_at.is_none_or(|at| now.saturating_since(at) >= IDLE_AFTER)
             })
     }
 
-    /// Removes the resolved entry that was not used for longest, of those that may go.
+    /// Removes the resolved entry that was not used for longest, of those that may go. Routers may
+    /// not: all depends on them.
     fn evict(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
         let idlest = self
             .entries
             .iter()
             .filter(|(_, entry)| !matches!(entry.state, State::Incomplete(_)) && may_go(entry))
+            .filter(|(address, _)| !self.routers.contains(address))
             .map(|(address, entry)| (entry.used_at, *address))
             .min();
         match idlest {

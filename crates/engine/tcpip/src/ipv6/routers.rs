@@ -1,6 +1,10 @@
 //! What routers advertise (RFC 4861 §6.3): themselves, prefixes on the link, name servers; all of
-//! it bounded, because anybody on the link can say it (RFC 6104). What is full takes nothing new,
-//! so that a flood does not push out what was there before.
+//! it bounded, because anybody on the link can say it (RFC 6104).
+//!
+//! What is full takes nothing new, so that a flood does not push out what was there before; but what
+//! was there before may be the flood. So routers that have not answered when they were asked give
+//! way to others, and what they say gives way to what is said by those who have: a [trusted](Routers::is_trusted)
+//! router is one to whom packets are known to get.
 
 use crate::config::Limits;
 use crate::time::Instant;
@@ -17,7 +21,12 @@ struct Router {
     address: Ipv6Addr,
     until: Instant,
     preference: i8,
+    /// It did not answer, and has not since.
     failed_at: Option<Instant>,
+    /// It has answered, and did whenever it was asked since.
+    has_answered: bool,
+    /// Something that it said was refused before it had answered.
+    was_refused: bool,
 }
 
 /// A prefix whose addresses are on the link.
@@ -27,20 +36,51 @@ struct Prefix {
     len: u8,
     /// `None`: for ever.
     until: Option<Instant>,
+    /// Who says so.
+    router: Ipv6Addr,
+}
+
+/// A name server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Server {
+    address: Ipv6Addr,
+    /// `None`: for ever.
+    until: Option<Instant>,
+    /// Who says so.
+    router: Ipv6Addr,
 }
 
 /// See the module.
 pub(crate) struct Routers {
     routers: Vec<Router>,
     prefixes: Vec<Prefix>,
-    /// Name servers, and until when.
-    servers: Vec<(Ipv6Addr, Option<Instant>)>,
+    servers: Vec<Server>,
     routers_max: usize,
     prefixes_max: usize,
 }
 
 fn mask(len: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)
+}
+
+/// Which entry of a full table gives way to one of `newcomer`, a trusted router's: the newest of
+/// those whose router is not trusted, or else of the router that has most, if that is more than the
+/// newcomer would have. So each of a few routers has its share. `owners` says of each entry, the
+/// oldest first, whose it is; `None`: it stays.
+pub(super) fn gives_way(
+    owners: impl Iterator<Item = Option<Ipv6Addr>> + Clone,
+    newcomer: Ipv6Addr,
+    is_trusted: impl Fn(Ipv6Addr) -> bool,
+) -> Option<usize> {
+    if !is_trusted(newcomer) {
+        return None;
+    }
+    let count = |router| owners.clone().filter(|owner| *owner == Some(router)).count();
+    let entries = owners.clone().enumerate();
+    let (index, owner) = entries
+        .filter_map(|(index, owner)| Some((index, owner?)))
+        .max_by_key(|&(index, owner)| (!is_trusted(owner), count(owner), index))?;
+    (!is_trusted(owner) || count(owner) > count(newcomer) + 1).then_some(index)
 }
 
 /// True if `address` is in the prefix of `len` bits that `prefix` begins with.
@@ -59,7 +99,8 @@ impl Routers {
         }
     }
 
-    /// A router says how long it is one; false if there is no room for it.
+    /// A router says how long it is one; false if there is no room for it. One that did not answer
+    /// makes room.
     pub(crate) fn take_router(
         &mut self,
         now: Instant,
@@ -77,13 +118,65 @@ impl Routers {
                 (router.until, router.preference) = (now + lifetime, preference);
             }
             None if lifetime.is_zero() => {}
-            None if self.routers.len() >= self.routers_max => return false,
             None => {
-                let until = now + lifetime;
-                self.routers.push(Router { address, until, preference, failed_at: None });
+                if self.routers.len() >= self.routers_max {
+                    let failed = self.routers.iter().enumerate();
+                    let failed = failed.filter_map(|(at, router)| Some((router.failed_at?, at)));
+                    let Some((_, at)) = failed.min() else { return false };
+                    self.routers.remove(at);
+                }
+                self.routers.push(Router {
+                    address,
+                    until: now + lifetime,
+                    preference,
+                    failed_at: None,
+                    has_answered: false,
+                    was_refused: false,
+                });
             }
         }
         true
+    }
+
+    /// Addresses of all routers.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.routers.iter().map(|router| router.address)
+    }
+
+    /// Not everything that `router` said was taken.
+    pub(crate) fn note_refused(&mut self, router: Ipv6Addr) {
+        for router in self.routers.iter_mut().filter(|known| known.address == router) {
+            router.was_refused = !router.has_answered;
+        }
+    }
+
+    /// Routers to ask whether they hear us: those that never were, if there is a choice to make or
+    /// something was refused; and `speaker`, who has just been heard, if it did not answer the last
+    /// time.
+    pub(crate) fn to_ask(&self, speaker: Ipv6Addr) -> Vec<Ipv6Addr> {
+        let is_contested = self.routers.len() > 1;
+        let wanted = self.routers.iter().filter(|router| match router.failed_at {
+            Some(_) => router.address == speaker,
+            None => !router.has_answered && (is_contested || router.was_refused),
+        });
+        wanted.map(|router| router.address).collect()
+    }
+
+    /// A neighbour has answered when it was asked. True if what it says is to be heard once more:
+    /// it may be taken now.
+    pub(crate) fn note_answer(&mut self, address: Ipv6Addr) -> bool {
+        let mut is_wanted = false;
+        for router in self.routers.iter_mut().filter(|router| router.address == address) {
+            (router.has_answered, router.failed_at) = (true, None);
+            is_wanted |= core::mem::take(&mut router.was_refused);
+        }
+        is_wanted
+    }
+
+    /// A router to which packets are known to get.
+    pub(crate) fn is_trusted(&self, now: Instant, address: Ipv6Addr) -> bool {
+        let mut alive = self.routers.iter().filter(|router| router.until > now);
+        alive.any(|router| router.address == address && router.has_answered)
     }
 
     /// A neighbour is no router (any more).
@@ -94,17 +187,19 @@ impl Routers {
     /// A neighbour does not answer.
     pub(crate) fn note_failure(&mut self, now: Instant, address: Ipv6Addr) {
         for router in self.routers.iter_mut().filter(|router| router.address == address) {
-            router.failed_at = Some(now);
+            (router.failed_at, router.has_answered) = (Some(now), false);
         }
     }
 
-    /// The router for what is not on the link (RFC 4861 §6.3.6, RFC 4191 §3.2): the most preferred
-    /// of those that answer; if none does, the one that was found silent first.
+    /// The router for what is not on the link (RFC 4861 §6.3.6, RFC 4191 §3.2): of those that have
+    /// answered the most preferred; if there is none, of those that may; if none does, the one that
+    /// was found silent first.
     pub(crate) fn default_router(&self, now: Instant) -> Option<Ipv6Addr> {
         let alive = self.routers.iter().filter(|router| router.until > now);
         let rank = |router: &&Router| {
             let failed = router.failed_at.filter(|at| now.saturating_since(*at) < FAILED_FOR);
-            (failed.is_none(), core::cmp::Reverse(failed), router.preference)
+            let is_hopeful = failed.is_none();
+            (is_hopeful, core::cmp::Reverse(failed), router.has_answered, router.preference)
         };
         // The first of equals, so that a flow stays where it is.
         let best =
@@ -117,12 +212,19 @@ impl Routers {
         self.routers.iter().any(|router| router.until > now)
     }
 
-    /// A prefix is on the link for so long; false if there is no room for it.
+    /// There is a router that has not just been found silent.
+    pub(crate) fn has_hopeful_router(&self, now: Instant) -> bool {
+        let is_silent = |at| now.saturating_since(at) < FAILED_FOR;
+        let mut alive = self.routers.iter().filter(|router| router.until > now);
+        alive.any(|router| !router.failed_at.is_some_and(is_silent))
+    }
+
+    /// `router` says that a prefix is on the link for so long; false if there is no room for it.
     pub(crate) fn take_prefix(
         &mut self,
         now: Instant,
-        prefix: Ipv6Addr,
-        len: u8,
+        router: Ipv6Addr,
+        (prefix, len): (Ipv6Addr, u8),
         valid: Option<Duration>,
     ) -> bool {
         let bits = prefix.to_bits() & mask(len);
@@ -133,10 +235,24 @@ impl Routers {
             Some(at) if is_over => {
                 self.prefixes.remove(at);
             }
-            Some(at) => self.prefixes[at].until = until,
+            Some(at) => {
+                let is_trusted = self.is_trusted(now, router);
+                let known = &mut self.prefixes[at];
+                known.until = until;
+                if is_trusted {
+                    known.router = router;
+                }
+            }
             None if is_over => {}
-            None if self.prefixes.len() >= self.prefixes_max => return false,
-            None => self.prefixes.push(Prefix { bits, len, until }),
+            None => {
+                if self.prefixes.len() >= self.prefixes_max {
+                    let owners = self.prefixes.iter().map(|prefix| Some(prefix.router));
+                    let is_trusted = |router| self.is_trusted(now, router);
+                    let Some(at) = gives_way(owners, router, is_trusted) else { return false };
+                    self.prefixes.remove(at);
+                }
+                self.prefixes.push(Prefix { bits, len, until, router });
+            }
         }
         true
     }
@@ -149,30 +265,46 @@ impl Routers {
         })
     }
 
-    /// A name server may be used for so long (RFC 8106 §5.1); false if there is no room for it.
+    /// `router` says that a name server may be used for so long (RFC 8106 §5.1); false if there is
+    /// no room for it.
     pub(crate) fn take_server(
         &mut self,
         now: Instant,
-        server: Ipv6Addr,
+        router: Ipv6Addr,
+        address: Ipv6Addr,
         lifetime: Option<Duration>,
     ) -> bool {
         let until = lifetime.map(|lifetime| now + lifetime);
-        let at = self.servers.iter().position(|(known, _)| *known == server);
+        let at = self.servers.iter().position(|server| server.address == address);
         match at {
             Some(at) if lifetime == Some(Duration::ZERO) => {
                 self.servers.remove(at);
             }
-            Some(at) => self.servers[at].1 = until,
+            Some(at) => {
+                let is_trusted = self.is_trusted(now, router);
+                let known = &mut self.servers[at];
+                known.until = until;
+                if is_trusted {
+                    known.router = router;
+                }
+            }
             None if lifetime == Some(Duration::ZERO) => {}
-            None if self.servers.len() >= SERVERS_MAX => return false,
-            None => self.servers.push((server, until)),
+            None => {
+                if self.servers.len() >= SERVERS_MAX {
+                    let owners = self.servers.iter().map(|server| Some(server.router));
+                    let is_trusted = |router| self.is_trusted(now, router);
+                    let Some(at) = gives_way(owners, router, is_trusted) else { return false };
+                    self.servers.remove(at);
+                }
+                self.servers.push(Server { address, until, router });
+            }
         }
         true
     }
 
     /// The name servers of now.
     pub(crate) fn servers(&self) -> impl Iterator<Item = Ipv6Addr> {
-        self.servers.iter().map(|(server, _)| *server)
+        self.servers.iter().map(|server| server.address)
     }
 
     /// Forgets what has run out; true if a name server has.
@@ -180,14 +312,14 @@ impl Routers {
         self.routers.retain(|router| router.until > now);
         self.prefixes.retain(|prefix| prefix.until.is_none_or(|until| until > now));
         let before = self.servers.len();
-        self.servers.retain(|(_, until)| until.is_none_or(|until| until > now));
+        self.servers.retain(|server| server.until.is_none_or(|until| until > now));
         self.servers.len() < before
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let routers = self.routers.iter().map(|router| router.until);
         let prefixes = self.prefixes.iter().filter_map(|prefix| prefix.until);
-        let servers = self.servers.iter().filter_map(|(_, until)| *until);
+        let servers = self.servers.iter().filter_map(|server| server.until);
         routers.chain(prefixes).chain(servers).min()
     }
 

@@ -2,6 +2,7 @@
 //! same link, `R6` a router's.
 
 mod addresses;
+mod attacks;
 mod fragments;
 mod headers;
 mod neighbours;

@@ -162,10 +162,18 @@ fn what_routers_say_of_the_link_is_obeyed_within_reason() {
     let socket = host.bind(9);
     let hop_limit = |host: &mut Host| host.sends_to(socket, P6).unwrap().hop_limit;
     assert_eq!(hop_limit(&mut host), 64);
-    host.receive(&Ra { hop_limit: 17, lifetime: 0, ..Ra::new() }.frame());
-    assert_eq!(hop_limit(&mut host), 17, "from one that is no default router, too");
+    host.receive(&Ra { hop_limit: 128, lifetime: 0, ..Ra::new() }.frame());
+    assert_eq!(hop_limit(&mut host), 128, "from one that is no default router, too");
     host.receive(&Ra::new().frame());
-    assert_eq!(hop_limit(&mut host), 17, "0 says nothing");
+    assert_eq!(hop_limit(&mut host), 128, "0 says nothing");
+    // CVE-2015-2922: with a small one nothing would get far.
+    for small in [1, 17, 63] {
+        host.receive(&Ra { hop_limit: small, lifetime: 0, ..Ra::from(66) }.frame());
+        assert_eq!(hop_limit(&mut host), 128, "{small} is not believed");
+    }
+    assert_eq!(host.counters().dropped_ra_hop_limit, 3);
+    host.receive(&Ra { hop_limit: 64, ..Ra::new() }.frame());
+    assert_eq!(hop_limit(&mut host), 64, "an honest router takes a large one back");
     for (said, then) in [(1279, 1500), (1400, 1400), (9000, 1400), (1280, 1280), (0, 1280)] {
         host.receive(&Ra::new().mtu(said).frame());
         host.udp_send6(socket, P6, &[0; 5000]);
@@ -202,6 +210,7 @@ fn a_flow_moves_to_another_router_within_ten_seconds_of_the_firsts_end() {
         host.receive(&advertisement(mac, router, H6, flags));
     };
     reply(&mut host, R_MAC, R6);
+    reply(&mut host, other.mac, other.router);
     // The SYN goes to the first router, which is gone.
     host.engine.tcp_connect(host.now, SocketAddr::from((FAR, 80))).unwrap();
     let sent = host.advance(secs(10));
