@@ -300,6 +300,8 @@ counters! {
     tcp_probes_sent,
     /// Segments sent with nothing but an ACK.
     tcp_pure_acks_sent,
+    /// Ranges of out-of-order data that were given up for the connections of others.
+    tcp_out_of_order_shed,
     /// Segments that arrived out of order.
     tcp_out_of_order,
     /// Segments outside of the receive window.
@@ -319,6 +321,9 @@ counters! {
     tcp_black_holes,
     /// TIME-WAIT entries that went early because there were too many.
     tcp_time_wait_evicted,
+    /// SYNs that were not taken in place of a TIME-WAIT entry, because the cookie for them would have
+    /// had older numbers.
+    tcp_time_wait_kept,
     /// TIME-WAIT entries that a new connection took the place of (RFC 6191).
     tcp_time_wait_reused,
     /// Connections, now: from the handshake's end until nothing of them is left but TIME-WAIT.

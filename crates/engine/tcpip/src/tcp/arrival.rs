@@ -127,7 +127,9 @@ impl Tcp {
         }
     }
 
-    /// A SYN for a listener. The new sequence numbers begin after `floor`, if there is one.
+    /// A SYN for a listener. `replaced` is the TIME-WAIT entry of an earlier connection, which goes,
+    /// and its numbers, after which the new ones begin. False if the SYN is not answered: then
+    /// nothing has happened.
     fn on_syn(
         &mut self,
         now: Instant,
@@ -135,17 +137,18 @@ impl Tcp {
         hash: u32,
         listener_id: ListenerId,
         segment: &Segment<'_>,
-        floor: Option<Seq>,
-    ) {
+        replaced: Option<(u32, Seq)>,
+    ) -> bool {
+        let floor = replaced.map(|(_, floor)| floor);
         let header = &segment.header;
         // Half of the table for one listener, so that a flood of one leaves the others theirs.
         let per_listener_max = self.limits.half_open.div_ceil(2);
-        let Some(listener) = self.listeners.get_mut(listener_id) else { return };
+        let Some(listener) = self.listeners.get(listener_id) else { return false };
         let is_full = self.half_opens.len() >= self.limits.half_open
             || listener.half_open >= per_listener_max;
         if self.connections.len() >= self.limits.connections {
             self.shared.counters.tcp_connections_refused += 1;
-            return;
+            return false;
         }
         let mut iss = self.origins.sequence(&tuple, now);
         if let Some(floor) = floor
@@ -172,6 +175,13 @@ impl Tcp {
         };
         let reply = if is_full {
             entry.iss = self.cookies.make(now, &tuple, entry.irs, entry.mss);
+            // A cookie cannot be moved above the old numbers. So the old connection waits on; the
+            // client tries again, and the next period's cookies are others.
+            if floor.is_some_and(|floor| !entry.iss.after(floor)) {
+                self.shared.counters.tcp_time_wait_kept += 1;
+                return false;
+            }
+            self.forget_replaced(replaced);
             let clock = timestamp_clock(entry.timestamp_offset, now);
             let (window_shift, sack_permitted) = (entry.window_shift, entry.sack_permitted);
             let value = Offer { window_shift, sack_permitted }.encode(clock);
@@ -183,13 +193,25 @@ impl Tcp {
             self.shared.counters.tcp_cookies_sent += 1;
             entry.syn_ack_with_timestamp(value, &self.shared.settings)
         } else {
+            self.forget_replaced(replaced);
             let reply = entry.syn_ack(now, &self.shared.settings);
-            listener.half_open += 1;
+            if let Some(listener) = self.listeners.get_mut(listener_id) {
+                listener.half_open += 1;
+            }
             let index = self.half_opens.insert(entry, now);
             self.demux.insert(hash, Target::HalfOpen(index));
             reply
         };
         self.shared.replies.push(tuple, reply, &mut self.shared.counters);
+        true
+    }
+
+    /// A new connection takes the place of one in TIME-WAIT (RFC 6191).
+    fn forget_replaced(&mut self, replaced: Option<(u32, Seq)>) {
+        if let Some((index, _)) = replaced {
+            self.remove_time_wait(index);
+            self.shared.counters.tcp_time_wait_reused += 1;
+        }
     }
 
     /// An ACK for a listener: the end of a handshake that was not remembered, or nothing.
@@ -394,13 +416,14 @@ impl Tcp {
                 && !flags.has(Flags::FIN)
             {
                 let (tuple, hash, floor) = (entry.tuple, entry.hash, entry.send_next);
-                self.remove_time_wait(index);
-                self.shared.counters.tcp_time_wait_reused += 1;
-                return self.on_syn(now, tuple, hash, listener, segment, Some(floor));
+                if self.on_syn(now, tuple, hash, listener, segment, Some((index, floor))) {
+                    return;
+                }
             }
         } else if !flags.has(Flags::ACK) {
             return;
         }
+        let Some(entry) = self.time_waits.get_mut(index) else { return };
         let is_expected = header.sequence == entry.receive_next && segment.sequence_len() == 0;
         if is_expected && !flags.has(Flags::SYN) {
             return;

@@ -20,7 +20,8 @@ const SPARE_CLASSES: usize = 12;
 /// default ceiling twelve of them would have taken three quarters; for the rest it takes 256.
 const LAST_RING_MAX: usize = 16 * 1024;
 
-/// Ranges of out-of-order data that all connections hold together, at eight bytes each.
+/// Ranges of out-of-order data that all connections hold together, at eight bytes each; beside the
+/// first of each connection, which is never refused.
 const RANGES_MAX: usize = 8192;
 
 /// The ceiling and what is held under it.
@@ -30,6 +31,8 @@ pub(crate) struct Memory {
     bytes: usize,
     /// Ranges of out-of-order data that connections hold.
     ranges: usize,
+    /// A range was refused since this was last asked.
+    range_refused: bool,
     spare: [Vec<Box<[u8]>>; SPARE_CLASSES],
     spare_bytes: usize,
     /// Something was refused since this was last asked.
@@ -44,6 +47,7 @@ impl Memory {
             bytes_max,
             bytes: 0,
             ranges: 0,
+            range_refused: false,
             spare: Default::default(),
             spare_bytes: 0,
             refused: false,
@@ -80,9 +84,19 @@ impl Memory {
         core::mem::take(&mut self.released)
     }
 
-    /// Whether a connection that had `before` ranges may have one more.
-    pub(crate) const fn has_room_for_range(&self) -> bool {
-        self.ranges < RANGES_MAX
+    /// Whether a connection that has `held` ranges may have one more: as long as there are more left
+    /// than it has. So the more hold some, the less each gets, and there is always something left for
+    /// who has none (the dynamic threshold of switches that share a buffer, Choudhury and Hahne 1998).
+    /// Loss is nobody's fault: the first is free.
+    pub(crate) const fn take_range(&mut self, held: usize) -> bool {
+        let has_room = held == 0 || held < RANGES_MAX.saturating_sub(self.ranges);
+        self.range_refused |= !has_room;
+        has_room
+    }
+
+    /// Whether a range was refused since the last call.
+    pub(crate) const fn take_range_refused(&mut self) -> bool {
+        core::mem::replace(&mut self.range_refused, false)
     }
 
     /// A connection that had `before` ranges has `after` now.

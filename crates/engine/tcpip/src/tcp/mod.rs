@@ -211,6 +211,8 @@ pub(crate) struct Tcp {
     random: Random,
     /// When memory was last short and a stalled connection was looked for.
     relieved_at: Option<Instant>,
+    /// The same for ranges of out-of-order data.
+    ranges_relieved_at: Option<Instant>,
     limits: TableLimits,
 }
 
@@ -268,6 +270,7 @@ impl Tcp {
             ports: ports::Ports::new(&keys),
             random: keys.random(Purpose::TcpPort),
             relieved_at: None,
+            ranges_relieved_at: None,
             limits: TableLimits {
                 connections: limits.tcp_connections,
                 half_open: limits.tcp_half_open,
@@ -523,6 +526,9 @@ impl Tcp {
         if self.shared.memory.take_refused() || !self.starved.is_empty() {
             self.relieve(now);
         }
+        if self.shared.memory.take_range_refused() {
+            self.relieve_ranges(now);
+        }
     }
 
     /// The part of [`settle`](Self::settle) for a connection that is over.
@@ -592,6 +598,24 @@ impl Tcp {
             listener.half_open -= 1;
         }
         Some(entry)
+    }
+
+    /// A range of out-of-order data was refused: the connection that has most of them gives up half.
+    /// It may have got them when there was room for all, and hold them for ever.
+    fn relieve_ranges(&mut self, now: Instant) {
+        let is_too_soon =
+            self.ranges_relieved_at.is_some_and(|at| now.saturating_since(at) < RELIEF_INTERVAL);
+        if is_too_soon {
+            return;
+        }
+        self.ranges_relieved_at = Some(now);
+        let hoarder = self.connections.iter().max_by_key(|(_, c)| c.range_count());
+        if let Some(index) = hoarder.map(|(index, _)| index)
+            && let Some(connection) = self.connections.get_mut(index)
+        {
+            let shed = connection.shed_ranges(&mut self.shared);
+            self.shared.counters.tcp_out_of_order_shed += shed as u64;
+        }
     }
 
     /// Memory was refused: resets the connection that has held some for longest without giving a

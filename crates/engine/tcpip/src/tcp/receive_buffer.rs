@@ -171,8 +171,16 @@ impl ReceiveBuffer {
         self.ring.capacity()
     }
 
+    /// Forgets the farther half of what has arrived ahead of a gap, which the peer must send again
+    /// (RFC 2018 §8 allows it); returns how many ranges these were.
+    pub(crate) fn shed(&mut self, memory: &mut Memory) -> usize {
+        let (before, kept) = (self.ranges.len(), self.ranges.len() / 2);
+        self.ranges.truncate(kept);
+        memory.count_ranges(before, kept);
+        before - kept
+    }
+
     /// Ranges ahead of a gap.
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) const fn range_count(&self) -> usize {
         self.ranges.len()
     }
@@ -227,7 +235,7 @@ impl ReceiveBuffer {
         end: Seq,
         payload: &[u8],
         ranges_max: usize,
-        memory: &Memory,
+        memory: &mut Memory,
     ) -> Arrival {
         // All ranges that overlap or touch [start, end) are first..last.
         let first = self.ranges.partition_point(|&(_, range_end)| range_end.before(start));
@@ -236,7 +244,7 @@ impl ReceiveBuffer {
         if first == last && start != self.next {
             // A new range. If there is no room for one more, the farthest goes: what is nearer to
             // the gap is needed earlier.
-            if self.ranges.len() >= ranges_max || !memory.has_room_for_range() {
+            if self.ranges.len() >= ranges_max || !memory.take_range(self.ranges.len()) {
                 if first == self.ranges.len() {
                     return Arrival::Refused;
                 }

@@ -528,6 +528,16 @@ impl Connection {
         self.send.capacity() + self.receive.capacity()
     }
 
+    /// Ranges of what has arrived ahead of a gap.
+    pub(crate) const fn range_count(&self) -> usize {
+        self.receive.range_count()
+    }
+
+    /// Gives up the farther half of them; returns how many these were.
+    pub(crate) fn shed_ranges(&mut self, shared: &mut Shared) -> usize {
+        self.receive.shed(&mut shared.memory)
+    }
+
     /// The part of its memory that a connection must give back in [`super::STALLED_AFTER`] while
     /// others are refused any: a byte now and then is no progress. With a full buffer of 1 MiB that is
     /// 1.6 kB/s, less than any path of today makes of an honest transfer; with one of 2 KiB it is 3

@@ -5,7 +5,10 @@ use crate::config::Limits;
 use crate::error::TcpError;
 use crate::event::Event;
 use crate::socket::TcpStatus;
+use crate::tcp::Seq;
 use crate::tcp::connection::State;
+use crate::wire::tcp::Flags;
+use core::net::{IpAddr, Ipv4Addr};
 
 #[test]
 fn active_close_ends_in_time_wait_of_sixty_seconds() {
@@ -348,4 +351,38 @@ fn a_reset_that_comes_three_times_frees_once() {
             host.is_empty();
         });
     }
+}
+
+/// RFC 9293 §3.4.3, while the table of handshakes is full: a cookie's number is what it is, and where
+/// it is not above the old ones the SYN is not taken.
+#[test]
+fn numbers_of_a_reused_tuple_are_above_the_old_with_a_cookie_too() {
+    let (mut taken, mut kept) = (0, 0);
+    for isn in 0..16u32 {
+        let old = Seq(isn << 28);
+        let limits = Limits { tcp_half_open: 2, ..Limits::default() };
+        let mut host = Host::with(limits, MTU, 5, old.0);
+        host.in_state(State::TimeWait).release();
+        // The listener's half of the table is taken.
+        host.rx_from(IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1)), seg("S")).pass(1000).out.clear();
+        host.rx(seg("S").seq(50_000));
+        let answer = host.next_sent().header;
+        host.nothing();
+        if answer.flags == Flags::SYN | Flags::ACK {
+            assert!(answer.sequence.after(old + 2), "{isn}: {:?}", answer.sequence);
+            assert_eq!(host.counters().tcp_time_wait_reused, 1);
+            taken += 1;
+        } else {
+            assert_eq!((answer.flags, answer.sequence), (Flags::ACK, old + 2));
+            let counters = host.counters();
+            assert_eq!((counters.tcp_time_wait, counters.tcp_time_wait_kept), (1, 1));
+            // When TIME-WAIT is over the client gets in.
+            host.pass(60_000).out.clear();
+            host.rx_from(IpAddr::V4(Ipv4Addr::new(11, 0, 0, 1)), seg("S")).out.clear();
+            host.rx(seg("S").seq(50_000));
+            assert_eq!(host.next_sent().header.flags, Flags::SYN | Flags::ACK);
+            kept += 1;
+        }
+    }
+    assert!(taken > 4 && kept > 4, "{taken} {kept}");
 }

@@ -112,3 +112,85 @@ fn who_waits_is_served_without_asking_again() {
     assert!(host.had_event(crate::event::Event::TcpWritable(id)));
     assert_eq!(host.tcp.write(host.now, id, &stream(0, 2048)), Ok(Some(2048)));
 }
+
+/// Connects a peer on `port`, quietly.
+fn connect_quietly(host: &mut Host, port: u16) {
+    host.rx_quietly(PEER, seg("S").port(port).seq(0).mss(1460).sack_ok());
+    if host.host_isn.is_none() {
+        host.drain();
+    }
+    host.rx_quietly(PEER, seg(".").port(port).seq(1).ack(1));
+    host.try_accept().expect("a connection itself is small");
+}
+
+/// Peers who hold crumbs of one byte, as many as they can have and for ever, do not take selective
+/// acknowledgment from who has lost a segment.
+#[test]
+fn hoarders_of_crumbs_leave_room_for_the_segments_of_others() {
+    let mut host = Host::new();
+    host.listen();
+    for port in 1..=60u16 {
+        connect_quietly(&mut host, port);
+        for crumb in 1..=256u32 {
+            let data = seg(".").port(port).seq(1 + crumb * 2).ack(1);
+            host.rx_quietly(PEER, data.stream(crumb as usize * 2, 1));
+        }
+        host.drain();
+        host.out.clear();
+    }
+    let held = host.counters().tcp_out_of_order_ranges;
+    assert!((8000..=8192 + 60).contains(&held), "{held}");
+    host.pass(86_400_000).out.clear();
+    // Every second segment of eighty is lost. What is refused is sent again, as SACK asks for.
+    host.rx(seg("S").port(999).seq(0).mss(1460).sack_ok()).rx(seg(".").port(999).seq(1).ack(1));
+    let id = host.try_accept().expect("a connection itself is small");
+    let segment = |number: u32| {
+        let at = number * 500;
+        seg(".").port(999).seq(1 + at).ack(1).stream(at as usize, 500)
+    };
+    for round in 0..4 {
+        let before = host.counters().dropped_tcp_no_room;
+        for number in (1..80).step_by(2) {
+            host.rx(segment(number)).out.clear();
+        }
+        let refused = host.counters().dropped_tcp_no_room - before;
+        assert!(round < 3 || refused == 0, "{refused} in round {round}");
+        host.pass(1000);
+    }
+    for number in (0..80).step_by(2) {
+        host.rx(segment(number)).out.clear();
+    }
+    let mut buffer = vec![0; 40_000];
+    assert_eq!(
+        host.tcp.read(host.now, id, &mut buffer),
+        Ok(Some(40_000)),
+        "nothing was sent twice"
+    );
+    assert_eq!(buffer, stream(0, 40_000));
+    assert!(host.counters().tcp_out_of_order_shed > 0);
+    assert_eq!(host.counters().tcp_connections, 61, "and nobody was reset");
+}
+
+/// The first range is everybody's: what thousands hold is bounded by their number.
+#[test]
+fn who_has_no_range_gets_one_however_many_have() {
+    // So much that bytes are not what is short.
+    let mut host = Host::with_limits(Limits { tcp_total_bytes: 64 << 20, ..Limits::default() });
+    host.listen();
+    for port in 1..=9000u16 {
+        connect_quietly(&mut host, port);
+        for crumb in 1..=2u32 {
+            let data = seg(".").port(port).seq(1 + crumb * 2).ack(1);
+            host.rx_quietly(PEER, data.stream(crumb as usize * 2, 1));
+        }
+    }
+    let held = host.counters().tcp_out_of_order_ranges;
+    assert!((9000..9000 + 8192).contains(&held), "{held}");
+    assert!(host.counters().dropped_tcp_no_room > 0);
+    host.rx(seg("S").port(9999).seq(0).mss(1460).sack_ok()).rx(seg(".").port(9999).seq(1).ack(1));
+    host.try_accept().expect("a connection itself is small");
+    host.out.clear();
+    host.rx(seg(".").port(9999).seq(1001).ack(1).stream(1000, 1000));
+    host.rx(seg(".").port(9999).seq(1).ack(1).stream(0, 1000));
+    assert_eq!(host.out.back().map(|sent| sent.header.acknowledgment), Some(host.peer_isn + 2001));
+}

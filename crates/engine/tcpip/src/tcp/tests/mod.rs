@@ -7,10 +7,12 @@
 mod blind;
 mod closed_and_listen;
 mod closing;
+mod harness;
 mod icmp;
 mod large;
 mod lifecycle;
 mod limits;
+mod long;
 mod memory;
 mod model;
 mod receiving;
