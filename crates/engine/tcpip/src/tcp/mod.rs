@@ -13,7 +13,7 @@
 //! something to send. [`Tcp::settle`] alone keeps these in step with a connection after anything
 //! has happened to it, and alone ends it; so there is one owner and one exit.
 //!
-//! An idle connection costs about 655 bytes of heap: its control block of 608, its box in the table,
+//! An idle connection costs about 660 bytes of heap: its control block of 616, its box in the table,
 //! and its places in the demultiplexer and the list of timers. It has no buffers: those grow with
 //! what is in them, and go when that has gone.
 //!
@@ -36,6 +36,7 @@ mod ports;
 mod rack;
 mod ready;
 mod receive_buffer;
+mod relief;
 mod reply;
 mod report;
 mod rtt;
@@ -77,13 +78,6 @@ use slab::Slab;
 use std::collections::VecDeque;
 use time_wait::TimeWaits;
 use timers::Timers;
-
-/// When memory is short, a connection that has given back next to nothing of its own for so long may
-/// have to go.
-const STALLED_AFTER: Duration = Duration::from_secs(10);
-
-/// How often, at most, such a connection is looked for: it takes a look at all of them.
-const RELIEF_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Peers that are named silent at once. Each is named again at its next timeout.
 const SILENT_MAX: usize = 64;
@@ -598,52 +592,5 @@ impl Tcp {
             listener.half_open -= 1;
         }
         Some(entry)
-    }
-
-    /// A range of out-of-order data was refused: the connection that has most of them gives up half.
-    /// It may have got them when there was room for all, and hold them for ever.
-    fn relieve_ranges(&mut self, now: Instant) {
-        let is_too_soon =
-            self.ranges_relieved_at.is_some_and(|at| now.saturating_since(at) < RELIEF_INTERVAL);
-        if is_too_soon {
-            return;
-        }
-        self.ranges_relieved_at = Some(now);
-        let hoarder = self.connections.iter().max_by_key(|(_, c)| c.range_count());
-        if let Some(index) = hoarder.map(|(index, _)| index)
-            && let Some(connection) = self.connections.get_mut(index)
-        {
-            let shed = connection.shed_ranges(&mut self.shared);
-            self.shared.counters.tcp_out_of_order_shed += shed as u64;
-        }
-    }
-
-    /// Memory was refused: resets the connection that has held some for longest without giving a
-    /// part of it back ([`Connection::freed_at`]), if that is long. Peers that never read, or a byte
-    /// now and then, or programs that never do, must not keep everybody else out (RFC 6429 §4; the
-    /// attack is known as sockstress). It looks at rates, because a window that is not closed is no
-    /// sign of honesty (RFC 9293 §3.8.6.1 protects only who answers probes); but nobody is looked at
-    /// who takes memory that nobody else asks for.
-    fn relieve(&mut self, now: Instant) {
-        let is_too_soon =
-            self.relieved_at.is_some_and(|at| now.saturating_since(at) < RELIEF_INTERVAL);
-        if is_too_soon {
-            return;
-        }
-        self.relieved_at = Some(now);
-        let stalled = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.held_bytes() > 0)
-            .filter(|(_, c)| now.saturating_since(c.freed_at) >= STALLED_AFTER)
-            .min_by_key(|(_, c)| (c.freed_at, core::cmp::Reverse(c.held_bytes())))
-            .map(|(index, _)| index);
-        if let Some(index) = stalled
-            && let Some(connection) = self.connections.get_mut(index)
-        {
-            self.shared.counters.tcp_reset_for_memory += 1;
-            connection.abort(Some(TcpError::OutOfMemory), &mut self.shared);
-            self.settle(now, index);
-        }
     }
 }

@@ -538,7 +538,7 @@ impl Connection {
         self.receive.shed(&mut shared.memory)
     }
 
-    /// The part of its memory that a connection must give back in [`super::STALLED_AFTER`] while
+    /// The part of its memory that a connection must give back in [`crate::tcp::relief`] while
     /// others are refused any: a byte now and then is no progress. With a full buffer of 1 MiB that is
     /// 1.6 kB/s, less than any path of today makes of an honest transfer; with one of 2 KiB it is 3
     /// bytes a second, less than somebody types.
