@@ -172,8 +172,9 @@ fn router_advertisements() {
         is_ipv6: true,
         price: Price {
             // Of each new address: a solicitation whether it is somebody's (RFC 4862 §5.4), and, as
-            // its group is joined, two reports (RFC 3810 §6.1), of all groups at four to a report.
-            answers: addresses * (1 + 2 * addresses.div_ceil(4)),
+            // its group is joined, two reports (RFC 3810 §6.1), of all groups at four to a report. Of
+            // each router, whether it hears us, three times (RFC 4861 §10, MAX_UNICAST_SOLICIT).
+            answers: addresses * (1 + 2 * addresses.div_ceil(4)) + 3 * routers,
             holds: vec![
                 ("ipv6_routers", routers),
                 ("ipv6_prefixes", limits.ipv6_prefixes as u64),
