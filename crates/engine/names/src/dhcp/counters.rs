@@ -23,6 +23,8 @@ pub struct Counters {
     pub dropped_rate: u64,
     /// Messages that are none, or not a client's.
     pub dropped_malformed: u64,
+    /// Messages whose client identifier is longer than 135 bytes.
+    pub dropped_client_id: u64,
     /// Messages from a subnet that no pool serves.
     pub dropped_foreign: u64,
     /// Requests that name another server, or a lease that is not known here.
@@ -43,6 +45,7 @@ impl Counters {
             ("dropped_exhausted", self.dropped_exhausted),
             ("dropped_rate", self.dropped_rate),
             ("dropped_malformed", self.dropped_malformed),
+            ("dropped_client_id", self.dropped_client_id),
             ("dropped_foreign", self.dropped_foreign),
             ("dropped_not_ours", self.dropped_not_ours),
         ]

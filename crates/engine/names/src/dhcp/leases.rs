@@ -6,13 +6,14 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How long an offer is good for in any case: a client that wants it asks for it at once.
 const OFFER_LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// By what a client is known: its identifier (option 61) or its hardware address, with its kind in
-/// front (RFC 2131 §4.2).
-pub(super) type Client = Vec<u8>;
+/// front (RFC 2131 §4.2). Both tables share it: strangers choose its length.
+pub(super) type Client = Arc<[u8]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -128,14 +129,17 @@ impl Leases {
         if let Some(old) = self.of(client).filter(|old| *old != address) {
             self.entries.remove(&old);
         }
-        let entry = Entry { client: client.clone(), state, until };
+        // The one that is kept already, so that there are not two.
+        let known = self.by_client.get_key_value(client).map(|(known, _)| Client::clone(known));
+        let client = known.unwrap_or_else(|| Client::clone(client));
+        let entry = Entry { client: Client::clone(&client), state, until };
         if let Some(old) = self.entries.insert(address, entry)
-            && old.client != *client
+            && old.client != client
             && self.by_client.get(&old.client) == Some(&address)
         {
             self.by_client.remove(&old.client);
         }
-        self.by_client.insert(client.clone(), address);
+        self.by_client.insert(client, address);
     }
 
     /// Withdraws what is offered to a client, who takes another server's.
@@ -152,7 +156,7 @@ impl Leases {
     /// Takes an address from its client: it is somebody else's, who does not ask us.
     pub(super) fn decline(&mut self, address: Ipv4Addr, client: &Client, until: Duration) {
         self.by_client.remove(client);
-        let entry = Entry { client: Client::new(), state: State::Declined, until };
+        let entry = Entry { client: Client::default(), state: State::Declined, until };
         self.entries.insert(address, entry);
     }
 
@@ -169,7 +173,7 @@ impl Leases {
             .filter(move |(_, entry)| entry.state == State::Bound && entry.until > now)
             .map(move |(address, entry)| Lease {
                 address: *address,
-                client: entry.client.clone(),
+                client: entry.client.to_vec(),
                 left: entry.until - now,
             })
     }

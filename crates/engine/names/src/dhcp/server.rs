@@ -11,6 +11,15 @@ use core::time::Duration;
 /// Part of the pools that clients can make unusable by saying that somebody else uses it.
 const DECLINED_SHARE: u32 = 4;
 
+/// The shortest identifier of a client, in bytes (RFC 2132 §9.14). Of a client with a shorter one
+/// the hardware address counts.
+const CLIENT_ID_MIN: usize = 2;
+
+/// The longest identifier of a client, in bytes: its kind, four bytes for the interface, a DUID (RFC
+/// 4361 §6.1), which has a type of two bytes and 128 at most (RFC 8415 §11.1). The option could bring
+/// a kilobyte in pieces (RFC 3396), and it is kept as long as nobody else needs the address.
+const CLIENT_ID_MAX: usize = 1 + 4 + 2 + 128;
+
 /// A server of addresses. Its leases are in memory: after a restart it takes clients that renew at
 /// their word, as long as nobody else has their address.
 pub struct Server {
@@ -64,7 +73,10 @@ impl Server {
             self.counters.dropped_foreign += 1;
             return None;
         };
-        let client = client(&message);
+        let Some(client) = client(&message) else {
+            self.counters.dropped_client_id += 1;
+            return None;
+        };
         if self.leases.bound(now, &client).is_none() && !self.admit_stranger(now) {
             self.counters.dropped_rate += 1;
             return None;
@@ -213,11 +225,12 @@ impl Server {
     }
 }
 
-/// By what a client is known (RFC 2131 §4.2).
-fn client(message: &Message) -> Client {
-    match &message.client_id {
+/// By what a client is known (RFC 2131 §4.2); `None` if its identifier is longer than any may be.
+fn client(message: &Message) -> Option<Client> {
+    Some(match &message.client_id {
+        Some(id) if id.len() > CLIENT_ID_MAX => return None,
         // 0 is no kind of hardware: an identifier is never taken for an address.
-        Some(id) if id.len() >= 2 => [&[0], &id[..]].concat(),
-        _ => [&[message.htype], message.chaddr()].concat(),
-    }
+        Some(id) if id.len() >= CLIENT_ID_MIN => [&[0], &id[..]].concat().into(),
+        _ => [&[message.htype], message.chaddr()].concat().into(),
+    })
 }

@@ -284,6 +284,25 @@ fn an_identifier_counts_for_more_than_the_hardware_address_and_comes_back() {
 }
 
 #[test]
+fn an_identifier_has_two_to_135_bytes() {
+    let mut bench = Bench::new();
+    let discover = |number, len: usize| {
+        let id = vec![7; len];
+        with(message(number, MessageType::Discover), DhcpOption::ClientIdentifier(id))
+    };
+    let longest = bench.send(&discover(1, 135)).unwrap().0.yiaddr();
+    assert_eq!(bench.send(&discover(2, 135)).unwrap().0.yiaddr(), longest, "the identifier counts");
+    for len in [136, 255, 1000] {
+        assert!(bench.send(&discover(3, len)).is_none(), "{len}");
+    }
+    assert_eq!(bench.server.counters().dropped_client_id, 3);
+    assert_eq!(bench.server.sizes(), (1, 1));
+    // RFC 2132 §9.14: MUST be two at least; of such a client the hardware address counts.
+    let short = bench.send(&discover(4, 1)).unwrap().0.yiaddr();
+    assert_eq!(bench.offered(4), Some(short));
+}
+
+#[test]
 fn two_clients_never_have_one_address() {
     let mut bench = Bench::new();
     // Two messages each: no more than strangers may send.
