@@ -28,6 +28,7 @@ alias   IN CNAME www
 many    IN CNAME www.example.test.
 outside IN CNAME www.elsewhere.invalid.
 text    IN TXT "no address"
+local   IN CNAME localhost.
 down    IN A   192.0.2.77
 $TTL 0
 never   IN A   192.0.2.9
@@ -91,7 +92,10 @@ impl NameServer {
 
 /// LEFT, which has these name servers, and RIGHT.
 fn hosts(dns: &[Ipv4Addr]) -> (Host, Host) {
-    let world = World::new(1);
+    hosts_in(&World::new(1), dns)
+}
+
+fn hosts_in(world: &World, dns: &[Ipv4Addr]) -> (Host, Host) {
     let with_dns = |config: Config| Config {
         address: AddressConfig::Static {
             address: LEFT,
@@ -256,6 +260,72 @@ async fn an_answer_that_does_not_fit_comes_over_tcp() {
     assert_eq!(addresses.len(), 32, "more is of no use");
     assert_eq!(server.seen(), (2, 1));
     assert_eq!(left.stack.resolver_counters().tcp_questions, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_cut_within_a_record_is_fetched_over_tcp() {
+    let (left, right) = hosts(&[RIGHT]);
+    let server = NameServer::new();
+    let cutting = server.clone();
+    let stack = right.stack.clone();
+    tokio::spawn(async move {
+        let socket = stack.udp_bind(53).await.unwrap();
+        let mut buffer = [0; 4096];
+        loop {
+            let (len, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            let mut response = cutting.respond(peer.ip(), Transport::Tcp, &buffer[..len]);
+            response[2] |= 2;
+            // The OPT record has 11 bytes; five of the last answer, or of the SOA record, go too.
+            response.truncate(response.len() - 16);
+            socket.send_to(&response, peer).await.unwrap();
+        }
+    });
+    let stack = right.stack.clone();
+    tokio::spawn(async move {
+        let listener = stack.tcp_listen(53).await.unwrap();
+        loop {
+            let (mut stream, peer) = listener.accept().await.unwrap();
+            let mut request = vec![0; stream.read_u16().await.unwrap().into()];
+            stream.read_exact(&mut request).await.unwrap();
+            let response = server.respond(peer.ip(), Transport::Tcp, &request);
+            stream.write_u16(response.len() as u16).await.unwrap();
+            stream.write_all(&response).await.unwrap();
+        }
+    });
+    assert_eq!(left.stack.resolve("www.example.test").await.unwrap().len(), 3);
+    assert_eq!(left.stack.resolver_counters().tcp_questions, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_with_a_header_alone_is_left_at_once() {
+    let world = World::new(1);
+    let first = Ipv4Addr::new(192, 0, 2, 9);
+    let (left, right) = hosts_in(&world, &[first, RIGHT]);
+    let bare = world.host("bare").address(first, 24).start();
+    let server = NameServer::new();
+    tokio::spawn(server.clone().serve(right.stack.clone(), Duration::ZERO));
+    tokio::spawn(async move {
+        let socket = bare.stack.udp_bind(53).await.unwrap();
+        let mut buffer = [0; 4096];
+        loop {
+            let (_, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            let mut refusal = buffer[..12].to_vec();
+            refusal[2..].copy_from_slice(&[0x81, 0x85, 0, 0, 0, 0, 0, 0, 0, 0]);
+            socket.send_to(&refusal, peer).await.unwrap();
+        }
+    });
+    let begun = Instant::now();
+    assert_eq!(left.stack.resolve("www.example.test").await.unwrap().len(), 3);
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!(server.seen(), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alias_to_localhost_is_this_stack_and_asked_of_nobody() {
+    let (left, _right, server) = served();
+    let own = left.stack.resolve("local.example.test").await.unwrap();
+    assert!(own.len() == 2 && own.iter().all(IpAddr::is_loopback), "{own:?}");
+    assert_eq!(server.seen(), (2, 0), "for the alias, not for what it leads to");
 }
 
 #[tokio::test(start_paused = true)]

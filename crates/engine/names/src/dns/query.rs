@@ -1,12 +1,13 @@
 //! [`Query`]: what a stub resolver asks, and what it believes of the answer.
 
+use super::CNAME_CHAIN_MAX;
 use super::host_name::HostName;
-use super::{CNAME_CHAIN_MAX, HEADER_LEN};
+use super::response::{Data, Header, Record, Response};
 use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
 
 /// The largest answer over UDP that is asked for, in bytes: it fits into a packet that nobody has to
 /// fragment.
@@ -123,61 +124,73 @@ impl Query {
     /// # Errors
     /// [`Unusable`].
     pub fn read(&self, bytes: &[u8]) -> Result<Learned, Unusable> {
-        // Before the message is taken apart: what a forger sends shall cost little.
-        let is_candidate = bytes.len() >= HEADER_LEN
-            && bytes[..2] == self.id.to_be_bytes()
-            && bytes[4..6] == [0, 1];
-        let message = is_candidate.then(|| Message::from_vec(bytes).ok()).flatten();
-        let message = message.filter(|message| self.is_answered_by(message));
-        let message = message.ok_or(Unusable::Unrelated)?;
-        match message.metadata.response_code {
-            ResponseCode::NoError | ResponseCode::NXDomain => {}
-            other => return Err(Unusable::Failed(other.into())),
+        let header = Header::read(bytes).filter(|header| header.id == self.id);
+        let header = header.ok_or(Unusable::Unrelated)?;
+        // Some servers refuse with a header alone (RFC 1035 §4.1.1 on FORMERR). A forger gains
+        // nothing: the question is no secret, the id and the port are.
+        if let Some(code) = header.failure().filter(|_| header.is_bare()) {
+            return Err(Unusable::Failed(code));
         }
-        if message.metadata.truncation {
+        let question = header.question(bytes).ok_or(Unusable::Unrelated)?;
+        // RFC 5452 §9.1: everything that can be compared is.
+        let (name, kind, class, at) = question;
+        let is_ours = name == self.name
+            && kind == u16::from(self.family.record_type())
+            && class == u16::from(DNSClass::IN);
+        if !is_ours {
+            return Err(Unusable::Unrelated);
+        }
+        if let Some(code) = header.failure() {
+            return Err(Unusable::Failed(code));
+        }
+        // Before its records are looked at: the last one may be half there.
+        if header.is_truncated {
             return Err(Unusable::Truncated);
         }
-        Ok(self.learn(&message))
-    }
-
-    /// RFC 5452 §9.1: everything that can be compared is.
-    fn is_answered_by(&self, message: &Message) -> bool {
-        let [query] = &message.queries[..] else { return false };
-        message.metadata.message_type == MessageType::Response
-            && message.metadata.op_code == OpCode::Query
-            && query.name == self.name
-            && query.query_type == self.family.record_type()
-            && query.query_class == DNSClass::IN
+        let response = Response::read(&header, bytes, at).ok_or(Unusable::Unrelated)?;
+        match response.failure() {
+            Some(code) => Err(Unusable::Failed(code)),
+            None => Ok(self.learn(&response)),
+        }
     }
 
     /// Follows the aliases in the answer, from the name that was asked for (RFC 1034 §5.3.3). What
     /// else is in the message is not believed.
-    fn learn(&self, message: &Message) -> Learned {
+    fn learn(&self, response: &Response) -> Learned {
         let mut at = self.name.clone();
         let mut ttl = TTL_MAX;
         for _ in 0..=CNAME_CHAIN_MAX {
-            let own = || message.answers.iter().filter(|record| record.name == at);
+            let own = || response.answers.iter().filter(|record| record.owner == at);
             let mut addresses = Vec::new();
             for record in own() {
-                if let Some(address) = self.address(record).filter(|it| !addresses.contains(it)) {
+                if let Some(address) = self.address(record)
+                    && addresses.len() < ADDRESSES_MAX
+                    && !addresses.contains(&address)
+                {
                     addresses.push(address);
                     ttl = ttl.min(lifetime(record.ttl));
                 }
             }
             if !addresses.is_empty() {
-                addresses.truncate(ADDRESSES_MAX);
                 return Learned { answer: Answer::Addresses(addresses), ttl };
             }
             let alias = own().find_map(|record| match &record.data {
-                RData::CNAME(target) => Some((target.0.clone(), record.ttl)),
-                _ => None,
+                Data::Alias(target) => Some((target.clone(), record.ttl)),
+                Data::Address(_) => None,
             });
             let Some((target, alias_ttl)) = alias else { break };
             ttl = ttl.min(lifetime(alias_ttl));
             at = target;
+            // Of these no server knows anything (RFC 6761 §6.3, §6.4), whatever it says.
+            let special = host_name(&at).filter(|it| it.is_localhost() || it.is_invalid());
+            if let Some(special) = special {
+                return Learned { answer: Answer::Alias(special), ttl };
+            }
         }
-        let negative_ttl = soa_lifetime(message).map(|soa| soa.min(NEGATIVE_TTL_MAX).min(ttl));
-        if message.metadata.response_code == ResponseCode::NXDomain {
+        let negative_ttl = response
+            .soa_ttls
+            .map(|[own, minimum]| lifetime(own.min(minimum)).min(NEGATIVE_TTL_MAX).min(ttl));
+        if response.is_name_error() {
             return Learned { answer: Answer::NoName, ttl: negative_ttl.unwrap_or_default() };
         }
         // An alias of whose target nothing is said, not even that it has nothing, is to be asked.
@@ -191,12 +204,12 @@ impl Query {
     }
 
     fn address(&self, record: &Record) -> Option<IpAddr> {
-        match (&record.data, self.family) {
-            (RData::A(address), Family::V4) => Some(IpAddr::V4(address.0)),
-            (RData::AAAA(address), Family::V6) => Some(IpAddr::V6(address.0)),
+        match record.data {
+            Data::Address(address) if address.is_ipv4() == (self.family == Family::V4) => {
+                Some(address)
+            }
             _ => None,
         }
-        .filter(|_| record.dns_class == DNSClass::IN)
     }
 }
 
@@ -210,12 +223,4 @@ fn host_name(name: &Name) -> Option<HostName> {
 /// RFC 2181 §8: a time to live has 31 bits; more is nothing.
 fn lifetime(ttl: u32) -> Duration {
     if ttl >> 31 == 0 { Duration::from_secs(ttl.into()) } else { Duration::ZERO }
-}
-
-/// How long a no may be remembered (RFC 2308 §5); `None` if it does not say, and so may not.
-fn soa_lifetime(message: &Message) -> Option<Duration> {
-    message.authorities.iter().find_map(|record| match &record.data {
-        RData::SOA(soa) => Some(lifetime(record.ttl.min(soa.minimum))),
-        _ => None,
-    })
 }

@@ -193,6 +193,109 @@ fn a_cut_answer_and_a_failure_are_told_apart() {
 }
 
 #[test]
+fn a_refusal_of_a_header_alone_is_one_and_a_yes_is_none() {
+    for code in 0..16_u8 {
+        let bare = [0x12, 0x34, 0x81, 0x80 | code, 0, 0, 0, 0, 0, 0, 0, 0];
+        let expected = match code {
+            0 | 3 => Unusable::Unrelated,
+            code => Unusable::Failed(code.into()),
+        };
+        assert_eq!(query().read(&bare), Err(expected), "{code}");
+        // Another's, a question, another operation.
+        for (at, value) in [(1, 0x35), (2, 0x01), (2, 0xa1)] {
+            let mut other = bare;
+            other[at] = value;
+            assert_eq!(query().read(&other), Err(Unusable::Unrelated), "{code} {at}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut_within_a_record_is_cut() {
+    let records = vec![a("www.example.test.", 9, 1), a("www.example.test.", 9, 2)];
+    let mut cut = response(ResponseCode::NoError, records, vec![]);
+    cut.edns = None;
+    cut.metadata.truncation = true;
+    let bytes = cut.to_vec().unwrap();
+    let question_end = 12 + 18 + 4;
+    for len in question_end..=bytes.len() {
+        assert_eq!(query().read(&bytes[..len]), Err(Unusable::Truncated), "{len}");
+    }
+    for len in 0..question_end {
+        assert_eq!(query().read(&bytes[..len]), Err(Unusable::Unrelated), "{len}");
+    }
+}
+
+#[test]
+fn the_whole_code_counts() {
+    let mut answer = response(ResponseCode::BADVERS, vec![a("www.example.test.", 9, 1)], vec![]);
+    answer.edns.get_or_insert_default().set_rcode_high(1);
+    assert_eq!(read(&answer), Err(Unusable::Failed(16)));
+}
+
+#[test]
+fn an_alias_to_localhost_or_into_invalid_is_followed_by_nobodys_word() {
+    for target in ["localhost.", "a.localhost.", "x.invalid."] {
+        let records = vec![cname("www.example.test.", 60, target), a(target, 60, 66)];
+        let learned = read(&response(ResponseCode::NoError, records, vec![soa(9, 9)])).unwrap();
+        let expected = Answer::Alias(host(target));
+        assert_eq!(learned, Learned { answer: expected, ttl: secs(60) });
+    }
+}
+
+/// An answer whose only record's owner is `pointers` pointers, one to the next, the last one to the
+/// question's name; after `chains` other records with the same owner, of a type that nobody reads.
+fn chained(pointers: u16, chains: u16) -> Vec<u8> {
+    let mut bytes = query().to_bytes();
+    bytes.truncate(12 + 18 + 4);
+    bytes[2] |= 0x80;
+    bytes[6..12].copy_from_slice(&[0, 0, 0, 0, 0, 0]);
+    bytes[6..8].copy_from_slice(&(2 + chains).to_be_bytes());
+    // Of a private type (RFC 6895 §3.1): the chain.
+    bytes.extend([0, 0xff, 0x10, 0, 1, 0, 0, 0, 0]);
+    bytes.extend((2 * (pointers - 1)).to_be_bytes());
+    let mut last = 12_u16;
+    for _ in 1..pointers {
+        let at = bytes.len() as u16;
+        bytes.extend((0xc000 | last).to_be_bytes());
+        last = at;
+    }
+    for _ in 0..chains {
+        bytes.extend((0xc000 | last).to_be_bytes());
+        bytes.extend([0xff, 0x10, 0, 1, 0, 0, 0, 0, 0, 1, 9]);
+    }
+    bytes.extend((0xc000 | last).to_be_bytes());
+    bytes.extend([0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 1]);
+    bytes
+}
+
+#[test]
+fn a_name_has_no_more_pointers_than_labels_and_what_nobody_needs_is_not_followed() {
+    let learned = Learned { answer: addresses(&[1]), ttl: secs(9) };
+    assert_eq!(query().read(&chained(127, 0)), Ok(learned.clone()));
+    assert_eq!(query().read(&chained(127, 4000)), Ok(learned));
+    assert_eq!(query().read(&chained(128, 0)), Err(Unusable::Unrelated));
+    assert_eq!(query().read(&chained(8000, 3000)), Err(Unusable::Unrelated));
+    // To itself, and forwards.
+    for target in [45_u16, 60] {
+        let mut circle = chained(1, 0);
+        let owner = circle.len() - 16;
+        circle[owner..owner + 2].copy_from_slice(&(0xc000 | target).to_be_bytes());
+        assert_eq!(query().read(&circle), Err(Unusable::Unrelated), "{target}");
+    }
+}
+
+#[test]
+fn of_many_answers_the_first_512_are_looked_at() {
+    for (before, expected) in [(511, addresses(&[1])), (512, Answer::NoAddress)] {
+        let mut records = vec![a("other.test.", 9, 9); before];
+        records.push(a("www.example.test.", 9, 1));
+        let learned = read(&response(ResponseCode::NoError, records, vec![])).unwrap();
+        assert_eq!(learned.answer, expected, "{before}");
+    }
+}
+
+#[test]
 fn what_is_remembered_grows_old_and_stays_within_its_limit() {
     let mut cache = Cache::new(100);
     let learned = |ttl| Learned { answer: addresses(&[1]), ttl: secs(ttl) };

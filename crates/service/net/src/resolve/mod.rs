@@ -129,15 +129,16 @@ impl Resolver {
         name: &HostName,
         family: Family,
     ) -> Result<Vec<IpAddr>, Failure> {
-        if name.is_localhost() {
-            let own = match family {
-                Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            };
-            return Ok(vec![own]);
-        }
         let mut name = name.clone();
         for _ in 0..=ALIASES_MAX {
+            // Here, because an alias may lead to them, too: they are asked of nobody.
+            if name.is_localhost() {
+                let own = match family {
+                    Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                };
+                return Ok(vec![own]);
+            }
             if name.is_invalid() {
                 return Err(Failure::NoName);
             }
