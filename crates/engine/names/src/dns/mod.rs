@@ -3,8 +3,10 @@
 mod answer;
 mod cache;
 mod host_name;
+mod master;
 mod query;
 mod rate;
+mod response;
 mod server;
 mod zone;
 
@@ -29,3 +31,5 @@ const CNAME_CHAIN_MAX: usize = 8;
 mod resolver_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod zone_tests;

@@ -1,8 +1,8 @@
 //! [`Zone`]: the names that a server is the authority for.
 
+use super::master::{self, Entry};
 use core::fmt;
-use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
-use hickory_proto::serialize::txt::Parser;
+use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 use std::collections::BTreeMap;
 
 /// The records of one name, by type.
@@ -18,41 +18,89 @@ pub struct Zone {
     record_count: usize,
 }
 
-/// Why a text is no zone.
-#[derive(Debug)]
+/// Why a text is no zone. Lines are counted from one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ZoneError {
-    /// It is not in master format; what the parser says.
-    Syntax(String),
+    /// It is not in master format.
+    Syntax {
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// What this server does not do: another directive, a record of a type that it would have to
+    /// know more of.
+    Unsupported {
+        /// Where.
+        line: usize,
+        /// What it is.
+        what: String,
+    },
     /// It includes another file (`$INCLUDE`), and there are none here.
-    Include,
-    /// Neither the text (`$ORIGIN`) nor the caller names the origin, or it has no SOA record.
+    Include {
+        /// Where.
+        line: usize,
+    },
+    /// It has no SOA record.
     NoSoa,
-    /// The origin has more than one SOA record.
-    ManySoa,
+    /// It has more than one SOA record.
+    ManySoa {
+        /// Where the second one is.
+        line: usize,
+    },
     /// The origin has no NS record (RFC 1034 §4.2.1).
     NoNameServer,
     /// A name outside the zone.
-    Outside(Name),
+    Outside {
+        /// Where.
+        line: usize,
+        /// The name.
+        name: Name,
+    },
     /// A record that is not of class IN.
-    Class(Name),
-    /// An alias that has other records too, or two targets (RFC 1034 §3.6.2).
-    AliasWithRecords(Name),
+    Class {
+        /// Where.
+        line: usize,
+        /// Its name.
+        name: Name,
+    },
+    /// An alias that has other records too, or two targets (RFC 1034 §3.6.2, RFC 2181 §10.1).
+    AliasWithRecords {
+        /// Where the second record of the name is.
+        line: usize,
+        /// The name.
+        name: Name,
+    },
 }
 
 impl fmt::Display for ZoneError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ZoneError::Syntax(why) => write!(f, "the zone is not in master format: {why}"),
-            ZoneError::Include => write!(f, "the zone includes a file: there are none here"),
-            ZoneError::NoSoa => write!(f, "the zone has no SOA record at its origin"),
-            ZoneError::ManySoa => write!(f, "the zone has more than one SOA record"),
-            ZoneError::NoNameServer => write!(f, "the zone has no NS record at its origin"),
-            ZoneError::Outside(name) => write!(f, "{name} is outside the zone"),
-            ZoneError::Class(name) => write!(f, "{name} has a record that is not of class IN"),
-            ZoneError::AliasWithRecords(name) => {
-                write!(f, "{name} is an alias (CNAME) and has another record")
+            ZoneError::Syntax { line, why } => write!(f, "line {line} of the zone: {why}"),
+            ZoneError::Unsupported { line, what } => {
+                write!(f, "line {line} of the zone: not supported here is {what}")
             }
+            ZoneError::Include { line } => write!(
+                f,
+                "line {line} of the zone includes a file: there are none here, put its text in \
+                 the line's place"
+            ),
+            ZoneError::NoSoa => write!(f, "the zone has no SOA record"),
+            ZoneError::ManySoa { line } => {
+                write!(f, "line {line} of the zone: a second SOA record")
+            }
+            ZoneError::NoNameServer => write!(f, "the zone has no NS record at its origin"),
+            ZoneError::Outside { line, name } => {
+                write!(f, "line {line} of the zone: {name} is outside of it")
+            }
+            ZoneError::Class { line, name } => {
+                write!(f, "line {line} of the zone: {name} has a record that is not of class IN")
+            }
+            ZoneError::AliasWithRecords { line, name } => write!(
+                f,
+                "line {line} of the zone: {name} is an alias (CNAME), and so has no other record"
+            ),
         }
     }
 }
@@ -60,62 +108,64 @@ impl fmt::Display for ZoneError {
 impl std::error::Error for ZoneError {}
 
 impl Zone {
-    /// Reads a zone in master format (RFC 1035 §5). `origin` is needed if the text does not begin
-    /// with `$ORIGIN`.
+    /// Reads a zone in master format (RFC 1035 §5), with records of unknown types as RFC 3597 writes
+    /// them. `origin` is needed if the text does not begin with `$ORIGIN`. A text takes some ten times
+    /// its length in memory; its length is the caller's to bound.
     ///
     /// # Errors
-    /// [`ZoneError`], naming the name.
+    /// [`ZoneError`], naming the line.
     pub fn parse(text: &str, origin: Option<Name>) -> Result<Zone, ZoneError> {
-        // The parser would open it.
-        if text.to_ascii_uppercase().contains("$INCLUDE") {
-            return Err(ZoneError::Include);
-        }
-        let (_, sets) = Parser::new(text, None, origin)
-            .parse()
-            .map_err(|error| ZoneError::Syntax(error.to_string()))?;
-        let records: Vec<Record> =
-            sets.values().flat_map(|set| set.records_without_rrsigs()).cloned().collect();
-        Zone::from_records(records)
+        Zone::from_entries(master::read(text, origin)?)
     }
 
-    fn from_records(records: Vec<Record>) -> Result<Zone, ZoneError> {
+    fn from_entries(entries: Vec<Entry>) -> Result<Zone, ZoneError> {
         // The origin is where the SOA is, wherever `$ORIGIN` has moved to since.
-        let is_soa = |record: &&Record| record.record_type() == RecordType::SOA;
-        let mut soas = records.iter().filter(is_soa);
-        let mut soa = soas.next().ok_or(ZoneError::NoSoa)?.clone();
-        if soas.next().is_some() {
-            return Err(ZoneError::ManySoa);
+        let is_soa = |entry: &&Entry| entry.1.record_type() == RecordType::SOA;
+        let mut soas = entries.iter().filter(is_soa);
+        let mut soa = soas.next().ok_or(ZoneError::NoSoa)?.1.clone();
+        if let Some((line, _)) = soas.next() {
+            return Err(ZoneError::ManySoa { line: *line });
         }
         // RFC 2308 §3: what is not there is remembered for the lesser of the two.
         if let RData::SOA(data) = &soa.data {
             soa.ttl = soa.ttl.min(data.minimum);
         }
         let origin = LowerName::new(&soa.name);
-        let mut zone = Zone { soa, nodes: BTreeMap::new(), record_count: records.len(), origin };
-        for record in records {
-            if record.dns_class != DNSClass::IN {
-                return Err(ZoneError::Class(record.name));
-            }
-            zone.insert(record)?;
+        let mut zone = Zone { soa, nodes: BTreeMap::new(), record_count: 0, origin };
+        for (line, record) in entries {
+            zone.insert(line, record)?;
         }
-        for node in zone.nodes.values() {
-            if let Some([alias, rest @ ..]) = node.get(&RecordType::CNAME).map(Vec::as_slice)
-                && (node.len() > 1 || !rest.is_empty())
-            {
-                return Err(ZoneError::AliasWithRecords(alias.name.clone()));
-            }
+        for set in zone.nodes.values_mut().flat_map(BTreeMap::values_mut) {
+            // RFC 2181 §5: no record is there twice, and a set has one time to live: the least.
+            set.sort_by(|one, other| one.data.cmp(&other.data));
+            set.dedup_by(|one, other| one.data == other.data);
+            let ttl = set.iter().map(|record| record.ttl).min().unwrap_or_default();
+            set.iter_mut().for_each(|record| record.ttl = ttl);
+            zone.record_count += set.len();
         }
         let has_server = zone.node(&zone.origin).is_some_and(|n| n.contains_key(&RecordType::NS));
         if has_server { Ok(zone) } else { Err(ZoneError::NoNameServer) }
     }
 
-    fn insert(&mut self, record: Record) -> Result<(), ZoneError> {
+    fn insert(&mut self, line: usize, record: Record) -> Result<(), ZoneError> {
         let mut name = LowerName::new(&record.name);
         if !self.origin.zone_of(&name) {
-            return Err(ZoneError::Outside(record.name));
+            return Err(ZoneError::Outside { line, name: record.name });
         }
+        let kind = record.record_type();
         let node = self.nodes.entry(name.clone()).or_default();
-        node.entry(record.record_type()).or_default().push(record);
+        if let Some(alias) = node.get(&RecordType::CNAME) {
+            // Twice the same is once.
+            return if alias.iter().any(|alias| alias.data == record.data) {
+                Ok(())
+            } else {
+                Err(ZoneError::AliasWithRecords { line, name: record.name })
+            };
+        }
+        if kind == RecordType::CNAME && !node.is_empty() {
+            return Err(ZoneError::AliasWithRecords { line, name: record.name });
+        }
+        node.entry(kind).or_default().push(record);
         while name != self.origin {
             name = name.base_name();
             self.nodes.entry(name.clone()).or_default();
