@@ -1,6 +1,6 @@
 //! Network cards: which device gets which, what each is connected to, which ports lead to it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::{Attached, CARDS, Card, Role, names, refused, unknown};
 use crate::build::Target;
@@ -215,14 +215,29 @@ pub(super) fn publish(
 /// Whether a TAP interface of that name is there and may be opened.
 pub(crate) fn check_tap(interface: &str) -> Result<()> {
     let unavailable = |what: String| Failure::new(Exit::Resource, what);
-    let directory = std::path::Path::new("/sys/class/net").join(interface);
     let create = format!(
         "as root: ip tuntap add {interface} mode tap user $USER && ip link set {interface} up"
     );
-    if !directory.exists() {
+    // Of this process' network namespace. /sys/class/net is that of whoever mounted it, which is
+    // another one under a plain `unshare --net`.
+    let devices = "/proc/self/net/dev";
+    let listed = std::fs::read_to_string(devices).map_err(|error| {
+        unavailable(format!("cannot list network interfaces: {devices}: {error}"))
+    })?;
+    let here: BTreeSet<&str> = interfaces(&listed).collect();
+    if !here.contains(interface) {
         return Err(unavailable(format!("there is no network interface {interface}")).help(create));
     }
-    if !directory.join("tun_flags").exists() {
+    // What kind it is only /sys says; where that is another namespace's, opening the interface will
+    // tell.
+    let directory = std::path::Path::new("/sys/class/net");
+    let is_ours = std::fs::read_dir(directory).is_ok_and(|entries| {
+        let names = entries.flatten().filter(|entry| entry.path().is_dir());
+        let names: BTreeSet<String> =
+            names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.iter().map(String::as_str).eq(here.iter().copied())
+    });
+    if is_ours && !directory.join(interface).join("tun_flags").exists() {
         let what = format!("{interface} is not a TAP interface");
         return Err(unavailable(what).help("name another; `ip tuntap` lists those that are"));
     }
@@ -231,4 +246,9 @@ pub(crate) fn check_tap(interface: &str) -> Result<()> {
         unavailable(format!("{interface} cannot be used: /dev/net/tun: {error}"))
             .help("run as root, or ask for access to /dev/net/tun")
     })
+}
+
+/// The names in a text as that of /proc/net/dev: two lines of headings, then `  NAME: numbers`.
+fn interfaces(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim())
 }

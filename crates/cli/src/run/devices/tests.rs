@@ -147,6 +147,37 @@ fn kinds_of_the_future_are_refused_by_name() {
     assert!(attach(&future, &[], &[], &[]).unwrap_err().what.contains("camera"));
 }
 
+/// A TAP interface of a network namespace whose /sys nobody mounted: the outer one's stays.
+#[test]
+fn a_tap_interface_is_found_in_the_namespace_that_it_is_in() {
+    let probe = "ip tuntap add fatatap7 mode tap && ls -d /sys/class/net/fatatap7";
+    let make = |script: &str| {
+        std::process::Command::new("unshare").args(["--net", "sh", "-c", script]).output()
+    };
+    match make("ip tuntap add fatatap7 mode tap") {
+        Ok(made) if made.status.success() => {}
+        _ => return eprintln!("skipped: no network namespace with a TAP can be made (not root?)"),
+    }
+    assert!(!make(probe).expect("it was made before").status.success(), "/sys is the outer one's");
+    // This test, in there.
+    let own = std::env::current_exe().expect("a path");
+    let script = format!(
+        "ip tuntap add fatatap7 mode tap && '{}' --exact --ignored --nocapture {}",
+        own.display(),
+        "run::devices::tests::check_fatatap7_within_the_namespace"
+    );
+    let inner = make(&script).expect("it was made before");
+    let said = String::from_utf8_lossy(&inner.stdout);
+    assert!(inner.status.success() && said.contains("1 passed"), "{inner:?}");
+}
+
+#[test]
+#[ignore = "a part of a_tap_interface_is_found_in_the_namespace_that_it_is_in"]
+fn check_fatatap7_within_the_namespace() {
+    check_tap("fatatap7").expect("it is there");
+    assert!(check_tap("fatatap8").unwrap_err().what.contains("no network interface fatatap8"));
+}
+
 #[test]
 fn taps_that_are_none_are_told_apart() {
     assert!(check_tap("lo").unwrap_err().what.contains("not a TAP"));
