@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::parse::Parser;
 use syn::spanned::Spanned;
-use syn::{FnArg, ItemFn, LitBool, Type};
+use syn::{FnArg, ItemFn, LitBool, ReturnType, Type};
 
 pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
     let log = parse_log(attributes)?;
@@ -18,10 +18,30 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> syn::Result<
     if !function.sig.generics.params.is_empty() {
         return Err(syn::Error::new(function.sig.generics.span(), "`main` has no type parameters"));
     }
+    // A `main` that never returns has no outcome to tell.
+    let is_endless =
+        matches!(&function.sig.output, ReturnType::Type(_, ty) if matches!(**ty, Type::Never(_)));
+    let told = |main: TokenStream| {
+        if is_endless {
+            return main;
+        }
+        quote! {{
+            use ::fata::wiring::{ByDisplay as _, ByTermination as _};
+            ::fata::wiring::Outcome::new(#main).report()
+        }}
+    };
     let (devices, call) = match devices_type(&function)? {
-        Some(ty) => (quote! { #ty }, quote_spanned! { ty.span() => main }),
+        Some(ty) => {
+            let main = quote_spanned! { ty.span() => main };
+            let told = told(quote! { #main(devices).await });
+            (quote! { #ty }, quote! { async |devices: #ty| #told })
+        }
         None => {
-            (quote! { ::fata::wiring::NoDevices }, quote! { |_: ::fata::wiring::NoDevices| main() })
+            let told = told(quote! { main().await });
+            (
+                quote! { ::fata::wiring::NoDevices },
+                quote! { async |_: ::fata::wiring::NoDevices| #told },
+            )
         }
     };
     let manifest = match devices_type(&function)? {

@@ -17,7 +17,7 @@ use proc_macro::TokenStream;
 /// Makes an `async fn main` the program.
 ///
 /// The function takes nothing, or one struct that derives [`macro@Devices`]. It may return whatever
-/// an ordinary `main` may. It runs on tokio's current-thread runtime on every target.
+/// an ordinary `main` may; an error is told by its `Display` text, if it has one. It runs on tokio's current-thread runtime on every target.
 ///
 /// `#[fata::main(log = false)]` leaves the installation of a `tracing` subscriber to the program.
 #[proc_macro_attribute]

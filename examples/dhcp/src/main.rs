@@ -8,8 +8,8 @@
 //! ```
 //!
 //! What is given to whom is `fata::names::dhcp::Server`'s business, which does no I/O; this program
-//! moves messages. On unix it needs a TAP interface too: over the host's sockets nothing can be sent
-//! to a client that has no address yet, except by broadcast.
+//! moves messages. On unix it needs a TAP interface, too: over the host's sockets it has no address of
+//! its own, and nothing can be sent to a client that has none yet.
 #![forbid(unsafe_code)]
 
 use fata::names::dhcp::{CLIENT_PORT, Config, Counters, Destination, Pool, SERVER_PORT, Server};
@@ -55,7 +55,11 @@ struct Devices {
 #[fata::main]
 async fn main(devices: Devices) -> Result<(), Box<dyn std::error::Error>> {
     let stack = &devices.service;
-    let lease = stack.lease().ok_or("the network has no address of its own: --service.address")?;
+    let lease = stack.lease().ok_or(
+        "the service has no address of its own, and who gives addresses cannot ask for one: say \
+         --service.address=ADDRESS/BITS; and on unix --net tap=INTERFACE, because over the host's \
+         sockets nobody without an address can be answered",
+    )?;
     let pool = Pool {
         first: devices.first,
         last: devices.last,

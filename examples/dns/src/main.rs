@@ -93,7 +93,10 @@ async fn main(devices: Devices) -> Result<(), Box<dyn std::error::Error>> {
         Some(disk) => from_disk(disk).await?,
         None => include_str!("example.zone").to_string(),
     };
-    let zone = Zone::parse(&text, None)?;
+    let zone = Zone::parse(&text, None).map_err(|error| match &devices.zone {
+        Some(_) => format!("disk `zone`: {error}"),
+        None => error.to_string(),
+    })?;
     println!("the zone {} has {} records", zone.origin(), zone.record_count());
 
     let rate = RateLimit { per_second: devices.rate, burst: devices.rate };

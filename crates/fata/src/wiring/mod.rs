@@ -12,6 +12,7 @@ mod arguments;
 mod help;
 #[cfg(any(fata_target = "virtio", fata_target = "xen"))]
 mod machine;
+mod outcome;
 mod run;
 mod spec;
 mod stack_config;
@@ -30,6 +31,7 @@ pub use argument::Argument;
 pub use arguments::WiringError;
 pub use fata_shared::manifest_note;
 
+pub use outcome::{ByDisplay, ByTermination, Outcome};
 pub use run::{Start, run};
 pub use spec::{ArgumentSpec, DeviceKind, DeviceSpec, Devices, NoDevices, Program};
 pub use target::TARGET;
