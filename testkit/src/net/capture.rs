@@ -58,12 +58,14 @@ impl Capture {
         self.last_lost = Some(fate);
     }
 
-    /// `frame` arrived at the host.
-    pub(crate) fn arrived(&mut self, now: Duration, frame: &[u8]) {
-        let comment = match self.last_lost.take() {
-            Some(fate) => format!("before this one, {} for this port: the last {fate}", self.lost),
-            None => String::new(),
-        };
+    /// `frame` arrived at the host, perhaps with a bit flipped by the link to it.
+    pub(crate) fn arrived(&mut self, now: Duration, frame: &[u8], is_corrupted: bool) {
+        let before = self.last_lost.take();
+        let lost = before
+            .map(|fate| format!("before this one, {} for this port: the last {fate}", self.lost));
+        let corrupted = is_corrupted.then(|| "a bit of it was flipped on the way".to_string());
+        let words: Vec<String> = [corrupted, lost].into_iter().flatten().collect();
+        let comment = words.join("; ");
         let note = Note { comment, dropped_before: std::mem::take(&mut self.lost) };
         self.write(now, frame, Direction::Inbound, &note);
     }

@@ -65,6 +65,7 @@ struct InFlight {
     arrives: Duration,
     number: u64,
     frame: Vec<u8>,
+    is_corrupted: bool,
 }
 
 impl PartialEq for InFlight {
@@ -222,7 +223,9 @@ impl Lane {
                 self.last_arrival = arrives;
             }
             self.number += 1;
-            self.in_flight.push(InFlight { arrives, number: self.number, frame: bytes });
+            let is_corrupted = fate.is_corrupted;
+            let number = self.number;
+            self.in_flight.push(InFlight { arrives, number, frame: bytes, is_corrupted });
         }
         fate
     }
@@ -267,12 +270,17 @@ impl Lane {
 
     /// The next frame that has arrived by `now`.
     pub fn poll_arrival(&mut self, now: Duration) -> Option<Vec<u8>> {
+        self.poll_arrival_told(now).map(|(frame, _)| frame)
+    }
+
+    /// [`poll_arrival`](Lane::poll_arrival), and whether one of the frame's bits was flipped here.
+    pub(crate) fn poll_arrival_told(&mut self, now: Duration) -> Option<(Vec<u8>, bool)> {
         while self.poll_timeout()? <= now {
-            let frame = self.in_flight.pop()?.frame;
+            let InFlight { frame, is_corrupted, .. } = self.in_flight.pop()?;
             if self.is_up {
                 self.counters.frames_arrived += 1;
                 self.counters.bytes_arrived += frame.len() as u64;
-                return Some(frame);
+                return Some((frame, is_corrupted));
             }
             self.counters.count(Lost::LinkDown);
         }

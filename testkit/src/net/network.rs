@@ -213,8 +213,9 @@ impl Network {
                 }
             }
             for (number, port) in self.ports.iter_mut().enumerate() {
-                if let Some(frame) = port.from_network.poll_arrival(at) {
-                    port.captures.iter_mut().for_each(|capture| capture.arrived(at, &frame));
+                if let Some((frame, is_corrupted)) = port.from_network.poll_arrival_told(at) {
+                    let captures = port.captures.iter_mut();
+                    captures.for_each(|capture| capture.arrived(at, &frame, is_corrupted));
                     self.deliveries.push_back((PortId(number), frame));
                 }
             }

@@ -244,6 +244,36 @@ fn a_stack_that_leaves_its_frames_loses_them_and_they_are_counted() {
 }
 
 #[test]
+fn a_flipped_bit_is_told_in_the_receivers_capture() {
+    World::run(1, |world| async move {
+        let left = world.host("left").start();
+        let right = world.host("right").start();
+        let seen = right.port.record();
+        let (sender, _receiver) =
+            (left.stack.udp_bind(9).await.unwrap(), right.stack.udp_bind(9).await.unwrap());
+        sender.send_to(b"whole", (right.address, 9).into()).await.unwrap();
+        tokio::time::sleep(ms(5)).await;
+        let impairments = Impairments { corruption: 1.0, ..Impairments::default() };
+        let from_network = Link { from_network: impairments, ..right.port.link() };
+        right.port.set_link(from_network);
+        for _ in 0..3 {
+            sender.send_to(b"flipped", (right.address, 9).into()).await.unwrap();
+            tokio::time::sleep(ms(5)).await;
+        }
+        let bytes = seen.bytes();
+        let mut reader = Reader::new(&bytes).unwrap();
+        let mut told = 0;
+        while let Some(frame) = reader.next_frame().unwrap() {
+            let is_told = frame.comment == "a bit of it was flipped on the way";
+            assert!(is_told || frame.comment.is_empty(), "{}", frame.comment);
+            assert!(!is_told || frame.direction == Some(Direction::Inbound));
+            told += u64::from(is_told);
+        }
+        assert_eq!((told, right.port.from_network().corrupted), (3, 3));
+    });
+}
+
+#[test]
 fn a_capture_says_what_the_link_did() {
     World::run(1, |world| async move {
         let lossy = Impairments { loss: 0.2, latency: ms(1), ..Default::default() };
