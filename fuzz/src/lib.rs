@@ -52,6 +52,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tcpip_router", run: router::run, seeds: Vec::new },
     Target { name: "names_dns", run: names::dns, seeds: Vec::new },
     Target { name: "names_dhcp", run: names::dhcp, seeds: Vec::new },
+    Target { name: "names_resolver", run: names::resolver, seeds: names::resolver_seeds },
+    Target { name: "names_zone", run: names::zone, seeds: names::zone_seeds },
     Target { name: "pcap", run: pcap::run, seeds: pcap::seeds },
 ];
 

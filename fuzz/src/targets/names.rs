@@ -3,7 +3,9 @@
 use crate::Input;
 use core::time::Duration;
 use fata_names::dhcp::{Config, Pool};
-use fata_names::dns::{Limits, Transport, Zone};
+use fata_names::dns::{
+    Answer, Family, HostName, Limits, Query, Transport, Unusable, Zone, ZoneError,
+};
 use fata_names::{dhcp, dns};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -83,6 +85,188 @@ fn query(input: &mut Input<'_>) -> Vec<u8> {
         bytes.extend(option);
     }
     bytes
+}
+
+const HOST: &str = "www.example.test";
+const QUERY_ID: u16 = 0x1234;
+
+fn query_of(family: Family) -> Query {
+    Query::new(&HostName::parse(HOST).expect("a name"), family, QUERY_ID)
+}
+
+/// A resolver's reader of answers. Whatever comes back: what is believed is of the family that was
+/// asked for, bounded, and believed no longer than may be; what is cut off is no answer.
+pub fn resolver(input: &mut Input<'_>) {
+    let how = input.u8();
+    let family = if how & 1 == 0 { Family::V4 } else { Family::V6 };
+    let query = query_of(family);
+    let mut message = Vec::new();
+    if how & 2 == 0 {
+        // The right question, and then anything.
+        message = query.to_bytes();
+        message.truncate(12 + HOST.len() + 2 + 4);
+        message[2] = 0x80 | input.u8();
+        message[3] = input.u8();
+        for count in message[6..12].chunks_mut(2) {
+            count.copy_from_slice(&u16::from(input.u8() % 16).to_be_bytes());
+        }
+    }
+    message.extend(input.bytes(usize::MAX));
+    let is_cut = message.get(2).is_some_and(|flags| flags & 2 != 0);
+    match query.read(&message) {
+        Ok(learned) => {
+            assert!(!is_cut);
+            let longest = match &learned.answer {
+                Answer::Addresses(addresses) => {
+                    assert!((1..=32).contains(&addresses.len()));
+                    let unique: BTreeSet<_> = addresses.iter().collect();
+                    assert_eq!(unique.len(), addresses.len());
+                    assert!(addresses.iter().all(|it| it.is_ipv4() == (family == Family::V4)));
+                    24 * 3600
+                }
+                Answer::Alias(name) => {
+                    assert_ne!(name.as_str(), HOST);
+                    24 * 3600
+                }
+                Answer::NoAddress | Answer::NoName => 3600,
+            };
+            assert!(learned.ttl <= Duration::from_secs(longest), "{learned:?}");
+        }
+        Err(Unusable::Truncated) => assert!(is_cut),
+        Err(Unusable::Failed(code)) => assert!(code < 1 << 12 && code != 0 && code != 3),
+        Err(Unusable::Unrelated) => {}
+    }
+}
+
+/// What our server answers, and a chain of aliases.
+pub fn resolver_seeds() -> Vec<(String, Vec<u8>)> {
+    let zone = "$ORIGIN example.test.\n$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n";
+    let zones = [
+        ("addresses", "www A 192.0.2.1\nwww A 192.0.2.2\nwww AAAA 2001:db8::1\n"),
+        ("aliases", "www CNAME a\na CNAME b\nb A 192.0.2.3\nb AAAA 2001:db8::3\n"),
+        ("alias_elsewhere", "www CNAME a.other.test.\n"),
+        ("no_address", "www TXT x\n"),
+        ("no_name", ""),
+    ];
+    let mut seeds = Vec::new();
+    for (name, more) in zones {
+        for (family, how) in [(Family::V4, 2), (Family::V6, 3)] {
+            let zone = Zone::parse(&format!("{zone}{more}"), None).expect("a zone");
+            let mut server = dns::Server::new(zone, Limits::default(), [1, 2]);
+            let question = query_of(family).to_bytes();
+            let source = IpAddr::from([198, 51, 100, 9]);
+            let answer = server.respond(Duration::ZERO, source, Transport::Tcp, &question);
+            let script = [vec![how], answer.expect("an answer")].concat();
+            seeds.push((format!("{name}_{how}"), script));
+        }
+    }
+    seeds
+}
+
+/// Words of zones.
+const WORDS: [&str; 48] = [
+    " ",
+    "\t",
+    "\n",
+    "\n",
+    "(",
+    ")",
+    ";",
+    "\"",
+    "\\",
+    "\\#",
+    "@",
+    ".",
+    "*",
+    "$ORIGIN",
+    "$TTL",
+    "$INCLUDE",
+    "IN",
+    "CH",
+    "A",
+    "AAAA",
+    "CAA",
+    "CERT",
+    "CNAME",
+    "DNAME",
+    "DS",
+    "HINFO",
+    "HTTPS",
+    "MX",
+    "NAPTR",
+    "NS",
+    "OPENPGPKEY",
+    "PTR",
+    "SMIMEA",
+    "SOA",
+    "SRV",
+    "SSHFP",
+    "SVCB",
+    "TLSA",
+    "TXT",
+    "TYPE65280",
+    "TYPE1",
+    "CSYNC",
+    "192.0.2.1",
+    "2001:db8::1",
+    "alpn=h2",
+    "1h",
+    "\\200",
+    "4294967296",
+];
+
+/// A zone's text. It is a zone, which answers, or an error in one of its lines.
+pub fn zone(input: &mut Input<'_>) {
+    let mut text = String::new();
+    if input.flag() {
+        text.push_str("$ORIGIN example.test.\n$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\n");
+        while !input.is_empty() {
+            match input.below(WORDS.len() + 8) {
+                at if at < WORDS.len() => text.push_str(WORDS[at]),
+                _ => text.push_str(&String::from_utf8_lossy(input.blob())),
+            }
+            if input.flag() {
+                text.push(' ');
+            }
+        }
+    } else {
+        text.push_str(&String::from_utf8_lossy(input.bytes(usize::MAX)));
+    }
+    match Zone::parse(&text, None) {
+        Ok(zone) => {
+            assert!(zone.record_count() >= 2);
+            let mut server = dns::Server::new(zone, Limits::default(), [1, 2]);
+            for kind in [1_u16, 2, 6, 16, 28, 65_280] {
+                let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+                question.extend(b"\x07example\x04test\0");
+                question.extend(kind.to_be_bytes());
+                question.extend([0, 1]);
+                let source = IpAddr::from([198, 51, 100, 9]);
+                let answer = server.respond(Duration::ZERO, source, Transport::Tcp, &question);
+                assert!(answer.is_some(), "what was read cannot be sent");
+            }
+        }
+        Err(
+            ZoneError::Syntax { line, .. }
+            | ZoneError::Unsupported { line, .. }
+            | ZoneError::Include { line }
+            | ZoneError::Outside { line, .. }
+            | ZoneError::Class { line, .. }
+            | ZoneError::AliasWithRecords { line, .. },
+        ) => assert!((1..=text.split('\n').count()).contains(&line), "line {line}"),
+        Err(_) => {}
+    }
+}
+
+/// The zone that the server's target has, and one with more.
+pub fn zone_seeds() -> Vec<(String, Vec<u8>)> {
+    let rich = "$ORIGIN example.test.\n$TTL 1h\n@ SOA ns h ( 1 2 ; comment\n 3 4 5 )\n@ NS ns\n\
+                x 1D IN TXT ( \"a\" \"b;c\" )\nz CAA 0 issue \"le\"\nt TYPE65280 \\# 2 ff00\n\
+                h HTTPS 1 . alpn=\"h2,h3\" ipv4hint=192.0.2.4\nk SSHFP 1 1 0102\n\
+                l TLSA 3 1 1 00\nn NAPTR 1 1 \"u\" \"E\" \"!\" .\nd DS \\# 4 00010802\n\
+                o OPENPGPKEY AA==\nc CERT 1 1 1 AA==\nq HINFO a b\n$ORIGIN sub\ns CSYNC 1 1 A\n";
+    let seed = |name: &str, text: &str| (name.to_string(), [&[0], text.as_bytes()].concat());
+    vec![seed("small", ZONE), seed("rich", rich)]
 }
 
 /// A DHCP server. Whatever clients say: no address is leased twice, none that is not the pool's, and
