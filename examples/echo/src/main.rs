@@ -6,10 +6,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use fata::device::Keepalive;
 use fata::{Stack, TcpListener, TcpStream, UdpSocket};
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// When a silent client is asked whether it is still there: one that vanished is gone in two minutes,
+/// and does not hold its connection for ever.
+const KEEPALIVE: Keepalive =
+    Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(15), probes: 4 };
+
+/// How long a client may owe an answer to what it was sent.
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends back what it receives.
 #[derive(fata::Devices)]
@@ -44,6 +54,8 @@ async fn serve_tcp(listener: TcpListener) -> io::Result<()> {
 }
 
 async fn echo(mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    stream.set_keepalive(Some(KEEPALIVE))?;
+    stream.set_user_timeout(Some(USER_TIMEOUT))?;
     let mut buffer = vec![0; 16 * 1024];
     let mut total = 0;
     loop {

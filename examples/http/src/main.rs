@@ -14,10 +14,21 @@ use axum::extract::Request;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use fata::Stack;
+use fata::device::Keepalive;
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use std::io;
+use std::time::Duration;
+
+/// When a silent client is asked whether it is still there: one that vanished is gone in two minutes,
+/// and does not hold its connection for ever.
+const KEEPALIVE: Keepalive =
+    Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(15), probes: 4 };
+
+/// How long a client may owe an answer to what it was sent.
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves a page, as many bytes as you like, and a place to send yours to.
 #[derive(fata::Devices)]
@@ -37,6 +48,14 @@ async fn main(devices: Devices) -> io::Result<()> {
         .route("/sink", post(sink))
         .route("/panic", get(panic));
     let listener = devices.service.tcp_listen(devices.port).await?;
+    // A connection that cannot be told this is one that has ended.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) =
+            stream.set_keepalive(Some(KEEPALIVE)).and(stream.set_user_timeout(Some(USER_TIMEOUT)))
+        {
+            tracing::debug!("{error}");
+        }
+    });
     println!("listening on port {}", devices.port);
     axum::serve(listener, router).await
 }

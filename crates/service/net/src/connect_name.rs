@@ -30,6 +30,25 @@ impl Stack {
     /// answers first, trying IPv6 and IPv4 in turns, each 250 ms after the one before or as soon as
     /// that fails (RFC 8305). The attempts that lose are given up. Dropping the future gives all up.
     ///
+    /// ```no_run
+    /// # async fn page(stack: &fata_net::Stack) -> std::io::Result<Vec<u8>> {
+    /// use std::time::Duration;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// let mut stream = stack.tcp_connect_name("example.org", 80).await?;
+    /// // A server that stops answering ends the connection, and the program does not wait for ever.
+    /// stream.set_user_timeout(Some(Duration::from_secs(30)))?;
+    /// stream.set_keepalive(Some(fata_net::Keepalive {
+    ///     idle: Duration::from_secs(30),
+    ///     ..fata_net::Keepalive::default()
+    /// }))?;
+    /// stream.write_all(b"GET / HTTP/1.0\r\nhost: example.org\r\n\r\n").await?;
+    /// let mut page = Vec::new();
+    /// stream.read_to_end(&mut page).await?;
+    /// # Ok(page)
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`resolve`](Stack::resolve); if no address answers, the last attempt's error, as
     /// [`tcp_connect`](Stack::tcp_connect) has it.
