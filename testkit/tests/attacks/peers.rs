@@ -139,10 +139,20 @@ fn window_tricks() {
 /// As many closed windows as it takes to hold all memory that there is for connections.
 #[test]
 fn closed_windows_until_memory_is_short() {
+    until_memory_is_short(0);
+}
+
+/// Windows of a byte, and each byte is acknowledged: sockstress.
+#[test]
+fn windows_of_a_byte_until_memory_is_short() {
+    until_memory_is_short(1);
+}
+
+fn until_memory_is_short(window: u16) {
     let limits = Limits { tcp_total_bytes: 4 << 20, ..limits() };
     let total = limits.tcp_total_bytes as u64;
     let count = 60;
-    let mut peers = askers(count, 0, &ORDINARY);
+    let mut peers = askers(count, window, &ORDINARY);
     let count = u64::from(count);
     let day = besiege(Siege {
         is_client_first: true,
@@ -166,7 +176,7 @@ fn closed_windows_until_memory_is_short() {
             peers.turn(scene);
             peers.connect(scene, 4);
             for peer in eight(&peers, scene) {
-                say(scene, &peer.segment(ACK, 0));
+                say(scene, &peer.segment(ACK, window));
             }
         })
     });
