@@ -52,6 +52,8 @@ pub struct Create {
     planned: VecDeque<Request>,
     /// How many sectors the request reads that is under way; 0 if it does not read.
     running: Option<usize>,
+    /// What is done when everything planned is done.
+    created: Created,
     outcome: Option<Result<Created, Error>>,
 }
 
@@ -70,6 +72,7 @@ impl Create {
             layout: None,
             planned: VecDeque::new(),
             running: None,
+            created: Created::New,
             outcome: None,
         };
         match layout {
@@ -100,7 +103,9 @@ impl Create {
         match self.existing {
             Existing::Keep => match Layout::decode(self.disk, found) {
                 Ok(kept) => {
-                    self.outcome = Some(Ok(Created::Kept(kept.version)));
+                    // Whoever made it may have been cut off just before it was there for good.
+                    self.created = Created::Kept(kept.version);
+                    self.planned.push_back(Request::Flush);
                     return Ok(());
                 }
                 Err(error @ (Error::Blank | Error::Foreign { .. } | Error::Corrupt { .. })) => {
@@ -148,9 +153,7 @@ impl Machine for Create {
                 self.planned.clear();
                 self.outcome = Some(Err(error));
             }
-            Ok(()) if self.planned.is_empty() && self.outcome.is_none() => {
-                self.outcome = Some(Ok(Created::New));
-            }
+            Ok(()) if self.planned.is_empty() => self.outcome = Some(Ok(self.created)),
             Ok(()) => {}
         }
     }
