@@ -127,9 +127,12 @@ pub struct Journal {
     create: Create,
     producer: Producer,
     consumer: Consumer,
-    /// Who has a request under way.
-    running: Option<Asker>,
-    /// Who asked last: the other's turn comes first.
+    /// Whose command is under way. One at a time: a flush that fails fails for everything that was
+    /// written since the last one, whoever wrote it, and so has to fail for whoever wrote it.
+    commanded: Option<Asker>,
+    /// A request of it is.
+    is_waiting: bool,
+    /// Whose command was the last one: the other's turn comes first.
     last: Asker,
     /// Handed out, and not all performed.
     operations: Vec<Item>,
@@ -167,7 +170,8 @@ impl Journal {
             create: Create::new(disk, shape, Existing::Keep),
             producer: Producer::new(disk, config),
             consumer: Consumer::new(disk, config),
-            running: None,
+            commanded: None,
+            is_waiting: false,
             last: Asker::Consumer,
             operations: Vec::new(),
             performed: None,
@@ -252,33 +256,26 @@ impl Journal {
 
     /// The next request for the disk; one is under way at a time.
     pub fn poll_request(&mut self) -> Option<Request> {
-        if self.running.is_some() || self.disk_backoff.until.is_some() {
+        if self.is_waiting || self.disk_backoff.until.is_some() {
             return None;
         }
-        self.begin_commands();
-        // One that failed at once did so for good, and does not wait.
-        self.handle_events(Duration::ZERO);
-        let askers = match (&self.state, self.last) {
-            (State::Stopped(_), _) => return None,
-            (State::Creating, _) => [Asker::Create; 2],
-            (_, Asker::Producer) => [Asker::Consumer, Asker::Producer],
-            (_, _) => [Asker::Producer, Asker::Consumer],
-        };
-        for asker in askers {
-            if let Some(request) = self.machine(asker).poll_request() {
-                (self.running, self.last) = (Some(asker), asker);
-                return Some(request);
-            }
+        if self.commanded.is_none() {
+            self.commanded = self.begin_command();
+            // One that failed at once did so for good, and does not wait.
+            self.handle_events(Duration::ZERO);
         }
-        None
+        let request = self.machine(self.commanded?).poll_request()?;
+        self.is_waiting = true;
+        Some(request)
     }
 
     /// What became of the request that [`poll_request`](Journal::poll_request) gave last. Ignored if
     /// there is none.
     pub fn handle_completion(&mut self, now: Duration, completion: Completion) {
-        let Some(asker) = self.running.take() else { return };
-        self.machine(asker).handle_completion(completion);
-        self.handle_events(now);
+        if let (true, Some(asker)) = (core::mem::take(&mut self.is_waiting), self.commanded) {
+            self.machine(asker).handle_completion(completion);
+            self.handle_events(now);
+        }
     }
 
     /// Everything up to here survives a loss of power.
@@ -309,36 +306,49 @@ impl Journal {
         }
     }
 
-    /// Gives commands to ends that have none and have something to do. What failed before is given
-    /// again in this way, too; a command that is refused is given when it is not.
-    fn begin_commands(&mut self) {
-        match self.state {
-            State::Creating | State::Stopped(_) => {}
-            State::AttachingProducer => _ = self.producer.attach(),
-            State::AttachingConsumer => _ = self.consumer.attach(),
-            State::Running => {
-                if self.producer.has_unpublished() {
-                    _ = self.producer.publish();
-                }
-                if let Some(position) = self.performed {
-                    _ = self.consumer.advance(position);
-                } else if self.operations.is_empty() && self.consumer.has_more() {
-                    _ = self.consumer.fetch();
-                }
+    /// Gives a command to an end that has something to do, and says to which. What failed before is
+    /// given again in this way, too.
+    fn begin_command(&mut self) -> Option<Asker> {
+        let askers = match (&self.state, self.last) {
+            (State::Stopped(_), _) => return None,
+            (State::Creating, _) => return Some(Asker::Create),
+            (State::AttachingProducer, _) => {
+                return self.producer.attach().ok().map(|()| Asker::Producer);
             }
-        }
+            (State::AttachingConsumer, _) => {
+                return self.consumer.attach().ok().map(|()| Asker::Consumer);
+            }
+            (State::Running, Asker::Producer) => [Asker::Consumer, Asker::Producer],
+            (State::Running, _) => [Asker::Producer, Asker::Consumer],
+        };
+        let asker = askers.into_iter().find(|asker| self.is_commanded(*asker))?;
+        self.last = asker;
+        Some(asker)
+    }
+
+    /// Gives an end a command if it has something to do.
+    fn is_commanded(&mut self, asker: Asker) -> bool {
+        let refused = match (asker, self.performed) {
+            (Asker::Create, _) => return false,
+            (Asker::Producer, _) => self.producer.publish(),
+            (Asker::Consumer, Some(position)) => self.consumer.advance(position),
+            (Asker::Consumer, None) if self.operations.is_empty() && self.consumer.has_more() => {
+                self.consumer.fetch()
+            }
+            (Asker::Consumer, None) => return false,
+        };
+        refused.is_ok()
     }
 
     /// What the machines' commands ended with.
     fn handle_events(&mut self, now: Duration) {
-        if let Some(outcome) = self.create.poll_outcome() {
-            match outcome {
-                Ok(_) => self.succeed(State::AttachingProducer),
-                Err(error) => {
-                    self.fail(now, error);
-                    self.create = Create::new(self.disk, self.shape, Existing::Keep);
-                }
+        match self.create.poll_outcome() {
+            Some(Ok(_)) => self.succeed(State::AttachingProducer),
+            Some(Err(error)) => {
+                self.fail(now, error);
+                self.create = Create::new(self.disk, self.shape, Existing::Keep);
             }
+            None => {}
         }
         match self.producer.poll_event() {
             Some(ProducerEvent::Attached) => self.succeed(State::AttachingConsumer),
@@ -373,6 +383,8 @@ impl Journal {
                 self.take_operations();
                 if self.operations.is_empty() || matches!(error, Error::Disk(_)) {
                     self.fail(now, error);
+                } else {
+                    self.commanded = None;
                 }
             }
             Some(ConsumerEvent::Refreshed | ConsumerEvent::Wished) | None => {}
@@ -393,10 +405,12 @@ impl Journal {
     /// A command succeeded: the disk works.
     fn succeed(&mut self, state: State) {
         self.state = state;
+        self.commanded = None;
         self.disk_backoff.reset();
     }
 
     fn fail(&mut self, now: Duration, error: Error) {
+        self.commanded = None;
         if matches!(error, Error::Disk(_)) {
             self.disk_backoff.fail(self.retry, now);
             self.events.disk_failed = Some(error);
