@@ -397,7 +397,7 @@ proptest! {
         producer.publish().unwrap();
         let mut random = Random(seed);
         while let Some(request) = crate::Machine::poll_request(&mut producer) {
-            let mut left = disk.after_power_cut(Some(&request), &mut random, Tearing::AtAnyByte);
+            let mut left = disk.after_power_cut(&[&request], &mut random, Tearing::AtAnyByte);
             let items = fetch_all(&mut consumer(&mut left), &mut left).unwrap();
             prop_assert!(items.is_empty() || items.len() == lens.len());
             crate::Machine::handle_completion(&mut producer, disk.run(&request));

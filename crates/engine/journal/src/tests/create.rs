@@ -165,7 +165,7 @@ fn a_creation_that_is_cut_off_is_done_again() {
             let mut create = Create::new(disk.size(), shape, Existing::Keep);
             while let Some(request) = create.poll_request() {
                 cuts += 1;
-                let mut left = disk.after_power_cut(Some(&request), &mut random, tearing);
+                let mut left = disk.after_power_cut(&[&request], &mut random, tearing);
                 // With another random number, as whoever starts again would have.
                 let again = match shape {
                     Shape::V1 => Shape::V1,
@@ -191,7 +191,7 @@ fn a_replacement_that_is_cut_off_leaves_the_old_ring_none_or_the_new_one() {
         let (mut random, mut disk) = (Random(seed), before.clone());
         let mut create = Create::new(disk.size(), pages(SECTOR_BYTES), Existing::Replace);
         while let Some(request) = create.poll_request() {
-            let mut left = disk.after_power_cut(Some(&request), &mut random, Tearing::AtAnyByte);
+            let mut left = disk.after_power_cut(&[&request], &mut random, Tearing::AtAnyByte);
             let read = try_consumer(&mut left, Default::default())
                 .and_then(|mut end| fetch_all(&mut end, &mut left));
             match read.as_deref() {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Config, Consumer, ConsumerEvent, Error, Machine, Position, Producer, ProducerEvent, PushError,
-    Request, Shape,
+    Request, Shape, Side,
 };
 
 const ITEMS_PER_RUN: usize = 1_000;
@@ -51,12 +51,15 @@ impl Edge {
     }
 }
 
+/// Two ends, each with one request under way at a time, and the disk takes them in any order.
 struct Run {
     random: Random,
     disk: SimDisk,
     tearing: Tearing,
     producer: Producer,
     consumer: Consumer,
+    /// The producer's request that is under way, and the consumer's.
+    running: [Option<Request>; 2],
     published: Edge,
     consumed: Edge,
     /// Items pushed so far, and where the last one ends.
@@ -83,12 +86,6 @@ fn item(number: usize) -> Vec<u8> {
     bytes
 }
 
-#[derive(Clone, Copy)]
-enum End {
-    Producer,
-    Consumer,
-}
-
 impl Run {
     fn new(seed: u64, shape: Shape, tearing: Tearing) -> Self {
         let mut random = Random(seed);
@@ -100,6 +97,7 @@ impl Run {
         Run {
             producer: try_producer(&mut disk, CONFIG).unwrap(),
             consumer: try_consumer(&mut disk, CONFIG).unwrap(),
+            running: [None, None],
             random,
             disk,
             tearing,
@@ -115,17 +113,103 @@ impl Run {
 
     fn go(&mut self) {
         while self.consumed.acknowledged.items < ITEMS_PER_RUN {
-            match self.random.below(8) {
-                0..3 => self.push(),
-                3 => self.publish(),
-                4 => self.refresh(),
-                5 => self.fetch(),
-                6 => self.advance(),
-                _ if self.random.once_in(8) => self.reattach(),
-                _ => {}
+            let side = if self.random.once_in(2) { Side::Producer } else { Side::Consumer };
+            if self.running[side as usize].is_some() {
+                self.complete(side);
+            } else if let Some(request) = self.machine(side).poll_request() {
+                self.running[side as usize] = Some(request);
+                for _ in 0..CUTS_PER_REQUEST {
+                    self.check_a_cut();
+                }
+                self.maybe_crash(side);
+            } else {
+                match side {
+                    Side::Producer => self.go_on_producing(),
+                    Side::Consumer => self.go_on_consuming(),
+                }
             }
         }
-        self.check_a_cut(None);
+    }
+
+    fn machine(&mut self, side: Side) -> &mut dyn Machine {
+        match side {
+            Side::Producer => &mut self.producer,
+            Side::Consumer => &mut self.consumer,
+        }
+    }
+
+    /// The disk does what a side has asked for, or fails.
+    fn complete(&mut self, side: Side) {
+        let Some(request) = self.running[side as usize].take() else { return };
+        if let (Request::Read { .. }, Some(other)) = (&request, &self.running[1 - side as usize]) {
+            // It sees a part of what the other one is writing.
+            if let (Request::Write { .. }, true) = (other, self.random.once_in(2)) {
+                self.disk.fail(other, &mut self.random, self.tearing);
+            }
+        }
+        // A flush that failed tells nobody but who asked for it.
+        let can_fail = !matches!(request, Request::Flush) || self.is_idle(side.other());
+        let completion = if can_fail && self.random.once_in(60) {
+            self.disk.fail(&request, &mut self.random, self.tearing);
+            failed()
+        } else {
+            self.disk.run(&request)
+        };
+        self.machine(side).handle_completion(completion);
+    }
+
+    fn is_idle(&self, side: Side) -> bool {
+        match side {
+            Side::Producer => self.producer.is_idle(),
+            Side::Consumer => self.consumer.is_idle(),
+        }
+    }
+
+    /// Sometimes the power fails, and sometimes one end crashes, and the run goes on with others.
+    fn maybe_crash(&mut self, side: Side) {
+        match self.random.below(150) {
+            0 => {
+                let running: Vec<_> = self.running.iter().flatten().collect();
+                self.disk = self.disk.after_power_cut(&running, &mut self.random, self.tearing);
+                self.begin_producer();
+                self.begin_consumer();
+            }
+            1 => {
+                // The disk goes on with what it was asked for, and comes to some point with it.
+                let request = self.running[side as usize].take();
+                if let Some(request @ Request::Write { .. }) = request {
+                    self.disk.fail(&request, &mut self.random, self.tearing);
+                }
+                match side {
+                    Side::Producer => self.begin_producer(),
+                    Side::Consumer => self.begin_consumer(),
+                }
+            }
+            _ => return,
+        }
+        self.crashes += 1;
+    }
+
+    fn go_on_producing(&mut self) {
+        match self.producer.poll_event() {
+            Some(ProducerEvent::Published(position)) => {
+                let mark = self.published.find(position.to_u64());
+                assert_eq!(mark.items, self.published.latest().items);
+                self.published.settle(mark);
+            }
+            Some(ProducerEvent::Refreshed) => {}
+            Some(ProducerEvent::Failed(Error::Disk(_))) => self.failures += 1,
+            Some(event) => panic!("{event:?}"),
+            None => match self.random.below(50) {
+                0..25 => self.push(),
+                25..40 => self.publish(),
+                40..49 => self.producer.refresh().unwrap(),
+                _ => {
+                    self.producer.abandon().unwrap();
+                    self.begin_producer();
+                }
+            },
+        }
     }
 
     fn push(&mut self) {
@@ -142,45 +226,17 @@ impl Run {
     }
 
     fn publish(&mut self) {
-        // What failed before is published as it was, and nothing else.
         if self.published.begun.is_empty() {
             if !self.producer.has_unpublished() {
                 return;
             }
             self.published.begun.push(self.pushed);
         }
+        // What failed before is published as it was, and nothing else.
         self.producer.publish().unwrap();
-        if !self.drive(End::Producer) {
-            return;
-        }
-        match self.producer.poll_event() {
-            Some(ProducerEvent::Published(position)) => {
-                let mark = self.published.find(position.to_u64());
-                assert_eq!(mark.items, self.published.latest().items);
-                self.published.settle(mark);
-            }
-            Some(ProducerEvent::Failed(Error::Disk(_))) => self.failures += 1,
-            event => panic!("{event:?}"),
-        }
     }
 
-    fn refresh(&mut self) {
-        self.producer.refresh().unwrap();
-        if !self.drive(End::Producer) {
-            return;
-        }
-        match self.producer.poll_event() {
-            Some(ProducerEvent::Refreshed) => {}
-            Some(ProducerEvent::Failed(Error::Disk(_))) => self.failures += 1,
-            event => panic!("{event:?}"),
-        }
-    }
-
-    fn fetch(&mut self) {
-        self.consumer.fetch().unwrap();
-        if !self.drive(End::Consumer) {
-            return;
-        }
+    fn go_on_consuming(&mut self) {
         while let Some(popped) = self.consumer.pop() {
             assert_eq!(popped.payload, item(self.popped.items), "in order, and whole");
             self.popped.items += 1;
@@ -188,89 +244,33 @@ impl Run {
             assert!(self.popped.items <= self.published.latest().items, "never published");
         }
         match self.consumer.poll_event() {
-            Some(ConsumerEvent::Fetched) => {}
-            Some(ConsumerEvent::Failed(Error::Disk(_))) => self.failures += 1,
-            event => panic!("{event:?}"),
-        }
-    }
-
-    fn advance(&mut self) {
-        if self.popped.items == self.consumed.acknowledged.items {
-            return;
-        }
-        self.consumed.begun.push(self.popped);
-        self.consumer.advance(Position(self.popped.position)).unwrap();
-        if !self.drive(End::Consumer) {
-            return;
-        }
-        match self.consumer.poll_event() {
             Some(ConsumerEvent::Advanced(position)) => {
                 let mark = self.consumed.find(position.to_u64());
-                assert_eq!((mark.items, mark.position), (self.popped.items, self.popped.position));
+                let begun = self.consumed.latest();
+                assert_eq!((mark.items, mark.position), (begun.items, begun.position));
                 self.consumed.settle(mark);
             }
+            Some(ConsumerEvent::Fetched) => {}
             Some(ConsumerEvent::Failed(Error::Disk(_))) => self.failures += 1,
-            event => panic!("{event:?}"),
-        }
-    }
-
-    /// Both ends detach in good order, and others attach.
-    fn reattach(&mut self) {
-        self.producer.abandon().unwrap();
-        self.consumer.detach().unwrap();
-        self.begin_producer();
-        self.begin_consumer();
-    }
-
-    fn machine(&mut self, end: End) -> &mut dyn Machine {
-        match end {
-            End::Producer => &mut self.producer,
-            End::Consumer => &mut self.consumer,
-        }
-    }
-
-    /// Runs the command of an end, with a cut tried at each request. False if the power failed or
-    /// the end crashed, and the run goes on with others.
-    fn drive(&mut self, end: End) -> bool {
-        while let Some(request) = self.machine(end).poll_request() {
-            for _ in 0..CUTS_PER_REQUEST {
-                self.check_a_cut(Some(&request));
-            }
-            match self.random.below(150) {
-                0 => {
-                    self.crashes += 1;
-                    let random = &mut self.random;
-                    self.disk = self.disk.after_power_cut(Some(&request), random, self.tearing);
-                    self.begin_producer();
+            Some(event) => panic!("{event:?}"),
+            None => match self.random.below(50) {
+                0..25 => self.consumer.fetch().unwrap(),
+                25..49 if self.popped.items > self.consumed.acknowledged.items => {
+                    self.consumed.begun.push(self.popped);
+                    self.consumer.advance(Position(self.popped.position)).unwrap();
+                }
+                25..49 => {}
+                _ => {
+                    self.consumer.detach().unwrap();
                     self.begin_consumer();
-                    return false;
                 }
-                1 => {
-                    self.crashes += 1;
-                    if self.random.once_in(2) {
-                        self.disk.run(&request);
-                    }
-                    match end {
-                        End::Producer => self.begin_producer(),
-                        End::Consumer => self.begin_consumer(),
-                    }
-                    return false;
-                }
-                _ => {}
-            }
-            let completion = if self.random.once_in(60) {
-                self.disk.fail(&request, &mut self.random, self.tearing);
-                failed()
-            } else {
-                self.disk.run(&request)
-            };
-            self.machine(end).handle_completion(completion);
+            },
         }
-        true
     }
 
     /// A new producer on the disk as it is.
     fn begin_producer(&mut self) {
+        self.running[Side::Producer as usize] = None;
         self.producer = try_producer(&mut self.disk, CONFIG).unwrap();
         let published = self.published.find(self.producer.published().to_u64());
         self.published.settle(published);
@@ -279,6 +279,7 @@ impl Run {
 
     /// A new consumer on the disk as it is.
     fn begin_consumer(&mut self) {
+        self.running[Side::Consumer as usize] = None;
         self.consumer = try_consumer(&mut self.disk, CONFIG).unwrap();
         let consumed = self.consumed.find(self.consumer.consumed().to_u64());
         self.consumed.settle(consumed);
@@ -286,9 +287,10 @@ impl Run {
     }
 
     /// The power fails now. What is left is looked at, and the run goes on as if it had not.
-    fn check_a_cut(&mut self, request: Option<&Request>) {
+    fn check_a_cut(&mut self) {
         self.cuts += 1;
-        let mut disk = self.disk.after_power_cut(request, &mut self.random, self.tearing);
+        let running: Vec<_> = self.running.iter().flatten().collect();
+        let mut disk = self.disk.after_power_cut(&running, &mut self.random, self.tearing);
         let mut consumer = try_consumer(&mut disk, CONFIG).expect("the consumer attaches");
         let producer = try_producer(&mut disk, CONFIG).expect("the producer attaches");
         let published = self.published.find(producer.published().to_u64());

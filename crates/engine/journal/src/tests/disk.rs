@@ -91,7 +91,8 @@ impl SimDisk {
         self.written.entry(sector).or_default().push(bytes.to_vec());
     }
 
-    /// Fails at what is asked: of a write, some sectors are written and some are torn; of a flush,
+    /// Fails at what is asked, or is seen in the middle of it: of a write, some sectors are written
+    /// and some are torn; of a flush,
     /// some of what was written is lost, and is seen to be.
     pub(super) fn fail(&mut self, request: &Request, random: &mut Random, tearing: Tearing) {
         match request {
@@ -105,7 +106,7 @@ impl SimDisk {
                 }
             }
             Request::Flush => {
-                let left = self.after_power_cut(None, random, tearing);
+                let left = self.after_power_cut(&[], random, tearing);
                 for sector in core::mem::take(&mut self.written).into_keys() {
                     let start = sector * self.size.sector_bytes;
                     let range = start..start + self.size.sector_bytes;
@@ -116,16 +117,18 @@ impl SimDisk {
         }
     }
 
-    /// The disk after a loss of power, while `running` was under way.
+    /// The disk after a loss of power, while `running` were under way.
     pub(super) fn after_power_cut(
         &self,
-        running: Option<&Request>,
+        running: &[&Request],
         random: &mut Random,
         tearing: Tearing,
     ) -> SimDisk {
         let mut left = self.clone();
-        if let Some(request @ Request::Write { .. }) = running {
-            left.run(request);
+        for request in running {
+            if let Request::Write { .. } = request {
+                left.run(request);
+            }
         }
         // The two ends of what is possible are tried more often than chance would.
         let everything = random.below(4);

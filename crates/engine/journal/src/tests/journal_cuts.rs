@@ -97,8 +97,7 @@ impl Run {
         if self.random.once_in(300) {
             self.crashes += 1;
             if self.random.once_in(2) {
-                self.disk =
-                    self.disk.after_power_cut(Some(&request), &mut self.random, self.tearing);
+                self.disk = self.disk.after_power_cut(&[&request], &mut self.random, self.tearing);
             } else if self.random.once_in(2) {
                 self.disk.run(&request);
             }
@@ -162,7 +161,7 @@ impl Run {
     /// The power fails now; what is left is replayed to the end.
     fn check_a_cut(&mut self, request: &Request) {
         self.cuts += 1;
-        let mut disk = self.disk.after_power_cut(Some(request), &mut self.random, self.tearing);
+        let mut disk = self.disk.after_power_cut(&[request], &mut self.random, self.tearing);
         let mut journal = Journal::new(disk.size(), self.shape, CONFIG, Default::default());
         let mut replayed = Vec::new();
         loop {
