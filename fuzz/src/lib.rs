@@ -17,8 +17,8 @@ pub mod targets;
 pub use input::Input;
 pub use memory::Shared;
 use targets::{
-    block, codecs, engine, handshake, names, net, pair, pcap, rings, router, segment, store, vchan,
-    virtq,
+    block, codecs, engine, handshake, names, net, pair, pcap, ring, rings, router, segment, store,
+    vchan, virtq,
 };
 
 /// A target.
@@ -54,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "names_dhcp", run: names::dhcp, seeds: Vec::new },
     Target { name: "names_resolver", run: names::resolver, seeds: names::resolver_seeds },
     Target { name: "names_zone", run: names::zone, seeds: names::zone_seeds },
+    Target { name: "journal_ring", run: ring::run, seeds: Vec::new },
     Target { name: "pcap", run: pcap::run, seeds: pcap::seeds },
 ];
 

@@ -8,6 +8,7 @@ pub mod names;
 pub mod net;
 pub mod pair;
 pub mod pcap;
+pub mod ring;
 pub mod rings;
 pub mod router;
 pub mod segment;

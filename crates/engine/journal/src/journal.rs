@@ -160,7 +160,8 @@ struct Events {
 
 impl Journal {
     /// The journal on `disk`, which is made with this shape if the disk is blank. Starts, and
-    /// replays what was not performed.
+    /// replays what was not performed. A ring that another consumer has suspended takes nothing until
+    /// that one resumes it.
     pub fn new(disk: Disk, shape: Shape, config: Config, retry: RetryPolicy) -> Self {
         let mut journal = Journal {
             disk,
@@ -321,14 +322,14 @@ impl Journal {
             (State::Running, Asker::Producer) => [Asker::Consumer, Asker::Producer],
             (State::Running, _) => [Asker::Producer, Asker::Consumer],
         };
-        let asker = askers.into_iter().find(|asker| self.is_commanded(*asker))?;
+        let asker = askers.into_iter().find(|asker| self.begins(*asker))?;
         self.last = asker;
         Some(asker)
     }
 
-    /// Gives an end a command if it has something to do.
-    fn is_commanded(&mut self, asker: Asker) -> bool {
-        let refused = match (asker, self.performed) {
+    /// Gives an end a command, if it has something to do.
+    fn begins(&mut self, asker: Asker) -> bool {
+        let begun = match (asker, self.performed) {
             (Asker::Create, _) => return false,
             (Asker::Producer, _) => self.producer.publish(),
             (Asker::Consumer, Some(position)) => self.consumer.advance(position),
@@ -337,7 +338,7 @@ impl Journal {
             }
             (Asker::Consumer, None) => return false,
         };
-        refused.is_ok()
+        begun.is_ok()
     }
 
     /// What the machines' commands ended with.

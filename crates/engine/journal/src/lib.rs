@@ -74,9 +74,11 @@
 //! - What is free for the producer has been consumed for good: the consumer acknowledges
 //!   ([`ConsumerEvent::Advanced`]) when its header has been flushed, and neither end believes a
 //!   header of the other before it has flushed it.
-//! - With [`Version::V2`] a sector that a loss of power tore, or that the disk lost, changed or
-//!   wrote elsewhere, is noticed when it is read. With [`Version::V1`] it is not: that format asks
-//!   for a disk that writes each sector whole or not at all.
+//! - With [`Version::V2`] a data page that is torn, or that the disk lost, changed or wrote
+//!   elsewhere, is noticed when it is read. A header that is none any more is passed over for the one
+//!   before it, and counted: after a loss of power that is one whose writing was cut off. With
+//!   [`Version::V1`] nothing is noticed: that format asks for a disk that writes each sector whole or
+//!   not at all.
 //! - What the disk says, and so what the other end wrote, is an allegation: it is checked, and what
 //!   is wrong is an [`Error`] that names the sector. Memory stays within [`Config`].
 #![forbid(unsafe_code)]

@@ -505,3 +505,29 @@ fn completions_that_nobody_waits_for_are_ignored_and_wrong_ones_are_errors() {
     let event = producer.poll_event();
     assert!(matches!(event, Some(ProducerEvent::Failed(Error::Disk(_)))), "{event:?}");
 }
+
+/// Somebody may be reading them.
+#[test]
+fn pages_that_have_been_flushed_are_not_written_again_when_the_header_fails() {
+    for failing in 0..4 {
+        let mut disk = disk_with(V2, 16);
+        let mut producer = producer(&mut disk);
+        producer.push(b"one").unwrap();
+        producer.publish().unwrap();
+        for _ in 0..failing {
+            let request = producer.poll_request().unwrap();
+            producer.handle_completion(disk.run(&request));
+        }
+        producer.poll_request().unwrap();
+        producer.handle_completion(failed());
+        producer.publish().unwrap();
+        let first = producer.poll_request().unwrap();
+        let writes_pages = matches!(first, Request::Write { sector: 5, .. });
+        assert_eq!(writes_pages, failing < 2, "at request {failing}: {first:?}");
+        producer.handle_completion(disk.run(&first));
+        run(&mut producer, &mut disk);
+        assert_eq!(producer.poll_event(), Some(ProducerEvent::Published(Position(512))));
+        let items = fetch_all(&mut consumer(&mut disk), &mut disk).unwrap();
+        assert_eq!(items[0].payload, b"one");
+    }
+}
