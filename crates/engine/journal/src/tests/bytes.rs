@@ -217,7 +217,7 @@ fn positions_near_the_last_one_do_not_wrap() {
 /// A ring with this position in both headers, whatever was there before.
 fn ring_at(shape: Shape, position: u64, generation: u64) -> SimDisk {
     let mut disk = disk_with(shape, 16);
-    let layout = Layout::decode(disk.size(), &disk.sector(0).to_vec()).unwrap();
+    let layout = Layout::decode(disk.size(), disk.sector(0)).unwrap();
     for side in [Side::Producer, Side::Consumer] {
         let header = Header { generation, position, is_suspended: false };
         disk.run(&layout.write_header(side, header));
@@ -326,7 +326,7 @@ proptest! {
             if is_v1 { Shape::V1 } else { V2 },
         );
         let mut disk = disk_with(shape, 16);
-        let layout = Layout::decode(disk.size(), &disk.sector(0).to_vec()).unwrap();
+        let layout = Layout::decode(disk.size(), disk.sector(0)).unwrap();
         // A new ring has generations 0 and 1.
         let generation = if is_v1 { 0 } else { generation.max(2) };
         let header = Header { generation, position, is_suspended };
@@ -349,10 +349,10 @@ proptest! {
         let magics: [&[u8]; 3] = [b"", b"fata shared ring\x02\0\0\0", b"mirage shared-block-device 1.0"];
         bytes[..magics[magic].len()].copy_from_slice(magics[magic]);
         let size = Disk { sector_bytes: 512, sector_count: 16 };
-        if let Ok(layout) = Layout::decode(size, &bytes[..512]) {
-            if let Ok(headers) = layout.decode_headers(&bytes[512..]) {
-                let _ = layout.check(&headers, Side::Producer);
-            }
+        if let Ok(layout) = Layout::decode(size, &bytes[..512])
+            && let Ok(headers) = layout.decode_headers(&bytes[512..])
+        {
+            let _ = layout.check(&headers, Side::Producer);
         }
         prop_assert!(v2::open(&bytes[512..1_024], page, 7).is_err());
         v2::seal(&mut bytes[512..1_024], page, 512, 7);
