@@ -4,6 +4,7 @@ mod bytes;
 mod create;
 mod cuts;
 mod disk;
+mod errors;
 mod hostile;
 mod journal;
 mod journal_cuts;

@@ -97,6 +97,17 @@ fn a_ring_of_the_future_is_left_alone() {
 }
 
 #[test]
+fn a_ring_that_says_that_it_has_no_pages_is_corrupt() {
+    let mut disk = disk_with(V2, 16);
+    let sector = disk.sector(0);
+    sector[24..32].fill(0);
+    let checksum = crate::checksum::crc32c(&sector[..60]);
+    sector[60..64].copy_from_slice(&checksum.to_le_bytes());
+    let error = try_consumer(&mut disk, Default::default()).err();
+    assert_eq!(error, Some(Error::Corrupt { sector: 0, what: "the ring has no pages" }));
+}
+
+#[test]
 fn disks_and_pages_for_which_there_is_no_ring() {
     for (shape, enough) in [(Shape::V1, 4), (V2, 6), (pages(1_024), 12), (pages(4_096), 48)] {
         let error = try_create(&mut blank(enough - 1), shape, Existing::Keep).unwrap_err();
