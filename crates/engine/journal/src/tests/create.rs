@@ -19,8 +19,10 @@ fn a_ring_that_is_there_is_kept_whatever_its_format() {
         end.push(b"still there").unwrap();
         publish(&mut end, &mut disk).unwrap();
         for asked in [V2, Shape::V1] {
+            let flushes = disk.flushes;
             let kept = try_create(&mut disk, asked, Existing::Keep);
             assert_eq!(kept, Ok(Created::Kept(version)));
+            assert_eq!(disk.flushes, flushes + 1, "whoever made it may not have come to that");
         }
         let items = fetch_all(&mut consumer(&mut disk), &mut disk).unwrap();
         assert_eq!(items[0].payload, b"still there");

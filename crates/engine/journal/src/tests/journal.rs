@@ -314,3 +314,21 @@ fn a_ring_of_2015_is_a_journal_too() {
     }
     assert_eq!(fetch_all(&mut super::consumer(&mut disk), &mut disk), Ok(vec![]));
 }
+
+#[test]
+fn what_is_performed_while_something_is_written_down_is_written_down_next() {
+    let mut disk = blank();
+    let mut journal = started(&mut disk);
+    for number in 0..2 {
+        journal.push(&payload(number, 30)).unwrap();
+    }
+    run(&mut journal, &mut disk);
+    journal.handle_performed(1);
+    let request = journal.poll_request().unwrap();
+    journal.handle_performed(1);
+    journal.handle_completion(NOW, disk.run(&request));
+    let events = run(&mut journal, &mut disk);
+    assert_eq!(events, [JournalEvent::Performed(journal.durable())]);
+    assert_eq!(run(&mut journal, &mut disk), []);
+    assert_eq!(started(&mut disk).counters().replayed, 0);
+}
