@@ -41,7 +41,7 @@ impl Torrent {
             sent: 0,
             received: 0,
             saw_end: false,
-            pattern: (0..2 * PERIOD).map(|at| (at % PERIOD * 31 >> 3) as u8).collect(),
+            pattern: (0..2 * PERIOD).map(|at| ((at % PERIOD * 31) >> 3) as u8).collect(),
             scratch: vec![0; 65_535],
         }
     }
