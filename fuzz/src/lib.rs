@@ -49,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tcpip_engine", run: engine::run, seeds: Vec::new },
     Target { name: "tcpip_dhcp", run: engine::dhcp, seeds: Vec::new },
     Target { name: "tcpip_pair", run: pair::run, seeds: Vec::new },
+    Target { name: "tcpip_pair6", run: pair::run_6, seeds: Vec::new },
     Target { name: "tcpip_router", run: router::run, seeds: Vec::new },
     Target { name: "names_dns", run: names::dns, seeds: Vec::new },
     Target { name: "names_dhcp", run: names::dhcp, seeds: Vec::new },

@@ -10,14 +10,25 @@ use fata_tcpip::{
     segment::{Cutter, finish_checksum},
 };
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+const ADDRESSES_6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+];
 const PORT: u16 = 80;
 
 /// Bytes in either direction, at most.
 const STREAM_BYTES_MAX: usize = 60_000;
+
+/// What both hosts speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
 
 /// The bytes of a stream.
 fn byte(at: usize) -> u8 {
@@ -45,26 +56,39 @@ struct Node {
 }
 
 impl Node {
-    fn new(input: &mut Input<'_>, which: usize) -> Node {
+    fn new(input: &mut Input<'_>, which: usize, family: Family) -> Node {
         let mut limits = Limits {
             tcp_receive_bytes: [4096, 2048, 65_535][input.below(3)],
             tcp_send_bytes: [8192, 2048, 40_000][input.below(3)],
             ..Limits::default()
         };
         limits.tcp_out_of_order_ranges = 1 + input.below(8);
-        let mtu = [1500, 296, 9000][input.below(3)];
+        // IPv6 has links of 1,280 bytes and more.
+        let least = if family == Family::V4 { 296 } else { 1280 };
+        let mtu = [1500, least, 9000][input.below(3)];
         let large = [0, 65_549][input.below(2)];
-        let address = AddressConfig::Static {
-            address: ADDRESSES[which],
-            prefix_len: 24,
-            gateway: None,
-            dns: vec![],
+        let (address, ipv6) = match family {
+            Family::V4 => {
+                let (address, prefix_len) = (ADDRESSES[which], 24);
+                let (gateway, dns) = (None, vec![]);
+                (AddressConfig::Static { address, prefix_len, gateway, dns }, Ipv6Config::off())
+            }
+            Family::V6 => {
+                let addresses = vec![(ADDRESSES_6[which], 64)];
+                let ipv6 = Ipv6Config {
+                    addresses,
+                    transmit_checksum_offload: large > 0,
+                    segmented_frame_bytes_max: large,
+                    ..Ipv6Config::default()
+                };
+                (AddressConfig::Off, ipv6)
+            }
         };
         let config = Config {
             mac: MacAddress([2, 0, 0, 0, 0, which as u8]),
             mtu,
             address,
-            ipv6: Ipv6Config::off(),
+            ipv6,
             routes: vec![],
             secret: [which as u8; 32],
             transmit_checksum_offload: large > 0,
@@ -166,14 +190,33 @@ const LINK_FRAMES_MAX: usize = 200;
 
 /// See the module.
 pub fn run(input: &mut Input<'_>) {
-    let nodes = [Node::new(input, 0), Node::new(input, 1)];
+    play(input, Family::V4);
+}
+
+/// The same over IPv6.
+pub fn run_6(input: &mut Input<'_>) {
+    play(input, Family::V6);
+}
+
+/// Returns what each host has read.
+fn play(input: &mut Input<'_>, family: Family) -> [usize; 2] {
+    let nodes = [Node::new(input, 0, family), Node::new(input, 1, family)];
     let now = Instant::from_millis(20_000);
     let mut pair = Pair { nodes, now, link: [VecDeque::new(), VecDeque::new()] };
+    if family == Family::V6 {
+        // Nobody else has these addresses (RFC 4862 §5.4): until then there are none.
+        pair.wait(Duration::from_secs(10));
+        pair.link.iter_mut().for_each(VecDeque::clear);
+    }
+    let remote: IpAddr = match family {
+        Family::V4 => ADDRESSES[1].into(),
+        Family::V6 => ADDRESSES_6[1].into(),
+    };
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
     let listener = pair.nodes[1].engine.tcp_listen(any, 2).expect("the first");
     pair.nodes[1].listener = Some(listener);
-    let remote = SocketAddr::from((ADDRESSES[1], PORT));
-    let connection = pair.nodes[0].engine.tcp_connect(now, remote).expect("the first");
+    let remote = SocketAddr::from((remote, PORT));
+    let connection = pair.nodes[0].engine.tcp_connect(pair.now, remote).expect("the first");
     pair.nodes[0].connection = Some(connection);
     pair.settle();
     while !input.is_empty() {
@@ -181,6 +224,7 @@ pub fn run(input: &mut Input<'_>) {
         pair.settle();
     }
     pair.end();
+    pair.nodes.map(|node| node.read)
 }
 
 impl Pair {
@@ -308,5 +352,24 @@ impl Pair {
         }
         let state = |node: &Node| (node.written, node.read, node.is_shut, node.saw_end);
         panic!("they never end: {:?} {:?}", state(&self.nodes[0]), state(&self.nodes[1]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both hosts' settings, all nought but the MTU; then both write 100 bytes, twice, and all that is
+    /// under way arrives in between.
+    #[test]
+    fn what_is_written_is_read_over_both_families() {
+        for (family, mtu) in [(Family::V4, 0), (Family::V4, 1), (Family::V6, 0), (Family::V6, 1)] {
+            let host = [0, 0, 0, mtu, 0, 0];
+            let arrive = [3, 1, 3, 0, 3, 1, 3, 0];
+            let write = [0, 0, 100, 0, 1, 100];
+            let script =
+                [&host[..], &host, &arrive, &arrive, &write, &arrive, &write, &arrive].concat();
+            assert_eq!(play(&mut Input::new(&script), family), [200, 200], "{mtu}");
+        }
     }
 }
