@@ -6,6 +6,8 @@
 pub type Mac = [u8; 6];
 /// An IPv4 address.
 pub type Ipv4 = [u8; 4];
+/// An IPv6 address.
+pub type Ipv6 = [u8; 16];
 
 /// EtherType of IPv4.
 pub const TYPE_IPV4: u16 = 0x0800;
@@ -22,6 +24,14 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// ICMPv6.
 pub const ICMPV6: u8 = 58;
+/// IPv6's extension headers (RFC 8200 §4.1): hop-by-hop options.
+pub const HOP_BY_HOP: u8 = 0;
+/// A routing header.
+pub const ROUTING: u8 = 43;
+/// A fragment header.
+pub const FRAGMENT: u8 = 44;
+/// Options for the destination.
+pub const DESTINATION_OPTIONS: u8 = 60;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET_BYTES: usize = 14;
@@ -94,6 +104,62 @@ impl Ip<'_> {
         packet.extend(&payload[..len - header_len]);
         packet
     }
+}
+
+/// What stands in an IPv6 header, and in the extension headers behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ip6<'a> {
+    /// Source address.
+    pub source: Ipv6,
+    /// Destination address.
+    pub destination: Ipv6,
+    /// Protocol number of what comes behind the extension headers.
+    pub protocol: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Extension headers: what each is called, and what follows its first two bytes, filled up to
+    /// the eight that headers are measured in.
+    pub extensions: &'a [(u8, &'a [u8])],
+}
+
+impl Ip6<'_> {
+    /// An ordinary packet.
+    pub const fn new(source: Ipv6, destination: Ipv6, protocol: u8) -> Self {
+        Ip6 { source, destination, protocol, hop_limit: 64, extensions: &[] }
+    }
+
+    /// The packet, with sums that [`repair`] has to fill in.
+    pub fn packet(&self, payload: &[u8]) -> Vec<u8> {
+        let kinds = self.extensions.iter().map(|(kind, _)| *kind).chain([self.protocol]);
+        let mut kinds = kinds.collect::<Vec<u8>>().into_iter();
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, kinds.next().unwrap_or(0), self.hop_limit];
+        packet.extend(self.source);
+        packet.extend(self.destination);
+        for ((_, body), following) in self.extensions.iter().zip(kinds) {
+            let body = &body[..body.len().min(2046)];
+            let len = (2 + body.len()).next_multiple_of(8);
+            let end = packet.len() + len;
+            packet.extend([following, (len / 8 - 1) as u8]);
+            packet.extend(body);
+            packet.resize(end, 0);
+        }
+        packet.extend(payload);
+        packet.truncate(40 + 65_535);
+        let len = (packet.len() - 40) as u16;
+        packet[4..6].copy_from_slice(&len.to_be_bytes());
+        packet
+    }
+}
+
+/// The hardware address of a group (RFC 2464 §7).
+pub const fn group_mac(group: Ipv6) -> Mac {
+    [0x33, 0x33, group[12], group[13], group[14], group[15]]
+}
+
+/// The group that hosts with this address listen to (RFC 4291 §2.7.1).
+pub const fn solicited_node(address: Ipv6) -> Ipv6 {
+    let [.., a, b, c] = address;
+    [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]
 }
 
 /// A TCP segment without its sum. Options are filled up to four bytes, forty at most.
@@ -174,7 +240,8 @@ pub struct Parts {
     pub is_fragment: bool,
 }
 
-/// Finds the parts, if the lengths make sense. IPv6 only without extension headers.
+/// Finds the parts, if the lengths make sense. IPv6's extension headers are passed over; where one
+/// does not fit, it is the transport.
 pub fn parts(frame: &[u8]) -> Option<Parts> {
     let half = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
     let first = *frame.get(14)?;
@@ -186,13 +253,31 @@ pub fn parts(frame: &[u8]) -> Option<Parts> {
             end: 14 + usize::from(half(16)?),
             is_fragment: half(20)? & 0x3fff != 0,
         },
-        (TYPE_IPV6, 6) => Parts {
-            is_ipv4: false,
-            protocol: *frame.get(20)?,
-            transport: 54,
-            end: 54 + usize::from(half(18)?),
-            is_fragment: false,
-        },
+        (TYPE_IPV6, 6) => {
+            let end = 54 + usize::from(half(18)?);
+            let mut parts = Parts {
+                is_ipv4: false,
+                protocol: *frame.get(20)?,
+                transport: 54,
+                end,
+                is_fragment: false,
+            };
+            while let HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS = parts.protocol
+                && !parts.is_fragment
+            {
+                let at = parts.transport;
+                let Some(&[following, units, high, low]) = frame.get(at..at + 4) else { break };
+                let is_fragment = parts.protocol == FRAGMENT;
+                let len = if is_fragment { 8 } else { 8 + 8 * usize::from(units) };
+                if at + len > end {
+                    break;
+                }
+                (parts.protocol, parts.transport) = (following, at + len);
+                // The offset, and that more follows.
+                parts.is_fragment = is_fragment && u16::from_be_bytes([high, low]) & 0xfff9 != 0;
+            }
+            parts
+        }
         _ => return None,
     };
     let least = if parts.is_ipv4 { 34 } else { 54 };
@@ -288,12 +373,36 @@ mod tests {
             frame[30] ^= 1;
             assert!(std::panic::catch_unwind(|| check(&frame, 1500)).is_err());
         }
-        let mut packet = vec![0x60, 0, 0, 0, 0, segment().len() as u8, TCP, 64];
-        packet.extend([7; 32]);
-        packet.extend(segment());
-        let mut frame = ethernet([2; 6], [4; 6], TYPE_IPV6, &packet);
-        repair(&mut frame);
-        check(&frame, 1500);
+        let (a, b) = ([7; 16], [8; 16]);
+        let messages =
+            [(TCP, segment()), (UDP, udp(1, 2, b"odd")), (ICMPV6, icmp(128, 0, [0; 4], b"odd"))];
+        let chain: [(u8, &[u8]); 3] =
+            [(HOP_BY_HOP, &[1, 8]), (FRAGMENT, &[0, 0, 1, 2, 3, 4]), (DESTINATION_OPTIONS, &[1])];
+        for (protocol, message) in messages {
+            for extensions in [&[][..], &chain[..1], &chain] {
+                let packet = Ip6 { extensions, ..Ip6::new(a, b, protocol) }.packet(&message);
+                let mut frame = ethernet([2; 6], [4; 6], TYPE_IPV6, &packet);
+                repair(&mut frame);
+                check(&frame, 1500);
+                let parts = parts(&frame).expect("a packet");
+                assert_eq!(frame.len() - parts.transport, message.len());
+                assert_eq!(parts.protocol, protocol);
+                frame[30] ^= 1;
+                assert!(std::panic::catch_unwind(|| check(&frame, 1500)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_sum() {
+        for field in [1, 8] {
+            let extensions: [(u8, &[u8]); 1] = [(FRAGMENT, &[0, field, 1, 2, 3, 4])];
+            let packet = Ip6 { extensions: &extensions, ..Ip6::new([7; 16], [8; 16], UDP) };
+            let before = ethernet([2; 6], [4; 6], TYPE_IPV6, &packet.packet(&udp(1, 2, b"odd")));
+            let mut frame = before.clone();
+            repair(&mut frame);
+            assert!(parts(&frame).is_some_and(|parts| parts.is_fragment) && frame == before);
+        }
     }
 
     #[test]

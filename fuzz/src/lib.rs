@@ -46,7 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "virtq", run: virtq::run, seeds: Vec::new },
     Target { name: "tcpip_codecs", run: codecs::run, seeds: codecs::seeds },
     Target { name: "tcpip_segment", run: segment::run, seeds: segment::seeds },
-    Target { name: "tcpip_engine", run: engine::run, seeds: Vec::new },
+    Target { name: "tcpip_engine", run: engine::run, seeds: engine::seeds },
     Target { name: "tcpip_dhcp", run: engine::dhcp, seeds: Vec::new },
     Target { name: "tcpip_pair", run: pair::run, seeds: Vec::new },
     Target { name: "tcpip_pair6", run: pair::run_6, seeds: Vec::new },

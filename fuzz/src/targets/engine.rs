@@ -1,14 +1,19 @@
 //! The whole of TCP/IP: any frame, in any state.
 //!
-//! The host under test, H, is 10.0.0.1/24; everybody else on its link is the adversary, who sees
-//! what H sends, so that most of what it says is nearly right: sums are right, sequence numbers are
-//! near those that H expects, ICMP errors quote what H has sent.
+//! The host under test, H, is 10.0.0.1/24, and has addresses of IPv6 if the script says so; everybody
+//! else on its link is the adversary, who sees what H sends, so that most of what it says is nearly
+//! right: sums are right, sequence numbers are near those that H expects, ICMP errors quote what H
+//! has sent.
+
+mod ipv6;
+
+pub use ipv6::seeds;
 
 use crate::Input;
-use crate::frames::{self, Ip, Ipv4, Mac, Segment, flags};
+use crate::frames::{self, Ip, Ipv4, Ipv6, Mac, Segment, flags};
 use core::time::Duration;
 use fata_tcpip::{
-    AddressConfig, Config, Engine, FrameChecksum, Instant, Ipv6Config, Keepalive, Limits,
+    AddressConfig, Config, Counters, Engine, FrameChecksum, Instant, Ipv6Config, Keepalive, Limits,
     ListenerId, MacAddress, TcpId, UdpId, fuzzing, segment,
 };
 use std::collections::VecDeque;
@@ -51,6 +56,10 @@ fn limits() -> Limits {
         neighbour_parked_bytes: 6000,
         reply_queue_bytes: 6000,
         loopback_bytes: 10_000,
+        ipv6_routers: 2,
+        ipv6_prefixes: 2,
+        ipv6_addresses: 9,
+        path_mtus: 2,
         ..Limits::default()
     }
 }
@@ -65,6 +74,8 @@ const DEADLINES_MAX: usize = 50_000;
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     other: usize,
+    /// H's address, if it is one of IPv6.
+    local: Option<Ipv6>,
     /// The adversary's port and H's.
     ports: (u16, u16),
     /// What H expects next: H's last acknowledgment number.
@@ -92,30 +103,47 @@ struct World {
     transaction: [u8; 4],
     /// The device takes no frames.
     is_full: bool,
-    /// Neighbours answer ARP.
+    /// Neighbours answer ARP and Neighbour Discovery.
     answers: bool,
+    /// H's addresses of IPv6, as far as it asked whether somebody has them; none if it speaks IPv4
+    /// alone.
+    own: Vec<Ipv6>,
     buffer: Vec<u8>,
 }
 
+/// Kinds of steps: over IPv4 and of the program, and with those over IPv6.
+const KINDS: usize = 24;
+const KINDS_6: usize = KINDS + ipv6::KINDS;
+
 /// H with a static address.
 pub fn run(input: &mut Input<'_>) {
-    let gateway = input.flag().then(|| OTHERS[3].into());
+    play(input);
+}
+
+/// Returns what H has counted.
+fn play(input: &mut Input<'_>) -> Counters {
+    let which = input.u8();
+    let gateway = (which & 1 != 0).then(|| OTHERS[3].into());
     let address = AddressConfig::Static { address: H.into(), prefix_len: 24, gateway, dns: vec![] };
-    let mut world = World::new(input, address);
+    let (ipv6, kinds) = match which & 2 {
+        0 => (Ipv6Config::off(), KINDS),
+        _ => (ipv6::config(which), KINDS_6),
+    };
+    let mut world = World::new(input, address, ipv6);
     world.greet();
     while !input.is_empty() {
-        world.step(input, 24);
+        world.step(input, kinds);
     }
-    world.end(true);
+    world.end(true)
 }
 
 /// H asks for its address, and the adversary is its DHCP server.
 pub fn dhcp(input: &mut Input<'_>) {
     let hostname = input.flag().then(|| "fata".to_owned());
-    let mut world = World::new(input, AddressConfig::Dhcp { hostname });
+    let mut world = World::new(input, AddressConfig::Dhcp { hostname }, Ipv6Config::off());
     while !input.is_empty() {
         match input.below(4) {
-            0 => world.step(input, 24),
+            0 => world.step(input, KINDS),
             1 => world.wait(Duration::from_millis(1 + 10 * u64::from(input.u8()))),
             2 => world.wait(Duration::from_secs(u64::from(input.u16() >> 4))),
             _ => world.dhcp_message(input),
@@ -124,17 +152,32 @@ pub fn dhcp(input: &mut Input<'_>) {
     world.end(false);
 }
 
+/// A frame from `other` to H, or to that of its addresses; its sums are right.
+fn frame_to(other: usize, local: Option<Ipv6>, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let (ethertype, packet) = match local {
+        None => (frames::TYPE_IPV4, Ip::new(OTHERS[other], H, protocol).packet(payload)),
+        Some(local) => (frames::TYPE_IPV6, ipv6::from(other, local, protocol).packet(payload)),
+    };
+    let mut frame = frames::ethernet(H_MAC, mac_of(other), ethertype, &packet);
+    frames::repair(&mut frame);
+    frame
+}
+
 impl World {
-    fn new(input: &mut Input<'_>, address: AddressConfig) -> World {
-        let mtu = [1500, 68, 576, 9000][input.below(4)];
+    fn new(input: &mut Input<'_>, address: AddressConfig, mut ipv6: Ipv6Config) -> World {
+        // IPv6 has links of 1,280 bytes and more.
+        let mtus = if ipv6.is_enabled { [1500, 1280, 1300, 9000] } else { [1500, 68, 576, 9000] };
+        let mtu = mtus[input.below(4)];
         let transmit_checksum_offload = input.flag();
         let large = [0, 5000, 65_549][input.below(3)];
+        ipv6.transmit_checksum_offload = transmit_checksum_offload;
+        ipv6.segmented_frame_bytes_max = large;
         let limits = limits();
         let config = Config {
             mac: MacAddress(H_MAC),
             mtu,
             address,
-            ipv6: Ipv6Config::off(),
+            ipv6,
             routes: vec![],
             secret: [7; 32],
             transmit_checksum_offload,
@@ -161,6 +204,7 @@ impl World {
             transaction: [0; 4],
             is_full: false,
             answers: true,
+            own: Vec::new(),
             buffer: vec![0xcc; (14 + mtu).max(large)],
         }
     }
@@ -172,6 +216,7 @@ impl World {
             let packet = frames::arp(1, (mac_of(other), address), ([0; 6], H));
             self.receive(&frames::ethernet(BROADCAST, mac_of(other), frames::TYPE_ARP, &packet));
         }
+        self.greet_6();
     }
 
     fn receive(&mut self, frame: &[u8]) {
@@ -198,7 +243,7 @@ impl World {
             return;
         }
         let mut count = 0;
-        let mut asked = Vec::new();
+        let (mut asked, mut asked_6) = (Vec::new(), Vec::new());
         while let Some(transmit) = self.engine.poll_transmit(self.now, &mut self.buffer) {
             count += 1;
             assert!(count < FRAMES_MAX, "H does not stop sending");
@@ -214,6 +259,7 @@ impl World {
             if frame[12..14] == [8, 6] && frame[20..22] == [0, 1] {
                 asked.push([frame[38], frame[39], frame[40], frame[41]]);
             }
+            asked_6.extend(ipv6::asks_for(&frame));
             self.sent.push_back(frame);
             if self.sent.len() > 24 {
                 self.sent.pop_front();
@@ -232,21 +278,30 @@ impl World {
             let packet = frames::arp(2, (mac_of(other), OTHERS[other]), (H_MAC, H));
             self.receive(&frames::ethernet(H_MAC, mac_of(other), frames::TYPE_ARP, &packet));
         }
+        for (source, target) in asked_6 {
+            self.answer_6(source, target);
+        }
     }
 
     /// What the adversary learns from a frame of H's.
     fn look_at(&mut self, frame: &[u8]) {
-        let Some(parts) = frames::parts(frame).filter(|parts| parts.is_ipv4) else { return };
+        let Some(parts) = frames::parts(frame) else { return };
         let transport = &frame[parts.transport..parts.end];
         let half = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
         let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|byte| transport[at + byte]));
         if parts.is_fragment {
             return;
         }
-        if parts.protocol == frames::UDP && half(2) == 67 {
-            self.transaction.copy_from_slice(&transport[12..16]);
-        }
-        let Some(other) = OTHERS.iter().position(|other| frame[30..34] == *other) else { return };
+        let (other, local) = if parts.is_ipv4 {
+            if parts.protocol == frames::UDP && half(2) == 67 {
+                self.transaction.copy_from_slice(&transport[12..16]);
+            }
+            (OTHERS.iter().position(|other| frame[30..34] == *other), None)
+        } else {
+            self.look_at_6(frame);
+            ipv6::ends(frame)
+        };
+        let Some(other) = other else { return };
         if parts.protocol != frames::TCP {
             return;
         }
@@ -259,14 +314,14 @@ impl World {
         let clock = options.windows(2).position(|pair| pair == [8, 10]).map(|at| word(22 + at));
         let ports = (half(2), half(0));
         let end = word(4).wrapping_add(len as u32);
-        let is_same = |seen: &Seen| (seen.other, seen.ports) == (other, ports);
+        let is_same = |seen: &Seen| (seen.other, seen.local, seen.ports) == (other, local, ports);
         match self.seen.iter_mut().find(|seen| is_same(seen)) {
             Some(seen) => {
                 (seen.next, seen.end) = (word(8), end);
                 seen.clock = clock.or(seen.clock);
             }
             None => {
-                self.seen.push_back(Seen { other, ports, next: word(8), end, clock });
+                self.seen.push_back(Seen { other, local, ports, next: word(8), end, clock });
                 if self.seen.len() > 12 {
                     self.seen.pop_front();
                 }
@@ -310,7 +365,8 @@ impl World {
             17 => self.dhcp_message(input),
             18 => self.udp_call(input),
             19 => self.listener_call(input),
-            _ => self.tcp_call(input),
+            20..KINDS => self.tcp_call(input),
+            kind => self.step_6(input, kind - KINDS),
         }
         self.settle();
         while self.connections.len() > 6 {
@@ -362,16 +418,17 @@ impl World {
             options: &options,
             payload: &payload,
         };
-        let ip = Ip::new(OTHERS[seen.other], H, frames::TCP);
-        let packet = ip.packet(&segment.bytes());
-        let mac = mac_of(seen.other);
-        let mut frame = frames::ethernet(H_MAC, mac, frames::TYPE_IPV4, &packet);
-        frames::repair(&mut frame);
+        let frame = frame_to(seen.other, seen.local, frames::TCP, &segment.bytes());
         let mss = NonZeroU16::new(input.u16()).filter(|_| payload.len() > 1000);
         self.receive_as(&frame, FrameChecksum::Unverified, mss);
     }
 
     fn syn(&mut self, input: &mut Input<'_>) {
+        self.syn_to(input, None);
+    }
+
+    /// A SYN to H, or to that of its addresses.
+    fn syn_to(&mut self, input: &mut Input<'_>, local: Option<Ipv6>) {
         let other = input.below(OTHERS.len());
         let which = input.u8();
         let mut options = Vec::new();
@@ -398,7 +455,7 @@ impl World {
             payload: input.bytes(usize::from(which >> 7) * 10),
             ..Segment::default()
         };
-        self.receive_ip(other, &Ip::new(OTHERS[other], H, frames::TCP), &segment.bytes());
+        self.receive(&frame_to(other, local, frames::TCP, &segment.bytes()));
     }
 
     fn datagram(&mut self, input: &mut Input<'_>) {
@@ -474,6 +531,10 @@ impl World {
         if frame.len() >= 38 && frame[12..14] == [8, 0] {
             let turned = [&frame[30..34], &frame[26..30], &frame[36..38], &frame[34..36]].concat();
             frame[26..38].copy_from_slice(&turned);
+        }
+        if frame.len() >= 58 && frame[12..14] == [0x86, 0xdd] {
+            let turned = [&frame[38..54], &frame[22..38], &frame[56..58], &frame[54..56]].concat();
+            frame[22..58].copy_from_slice(&turned);
         }
         for _ in 0..1 + input.below(4) {
             let at = 12 + input.below(frame.len().min(80) - 12);
@@ -665,7 +726,7 @@ impl World {
 
     /// Whatever came: once all is released and has had its time, nothing is left of it; and H still
     /// answers.
-    fn end(mut self, is_static: bool) {
+    fn end(mut self, is_static: bool) -> Counters {
         (self.is_full, self.answers) = (false, true);
         for id in std::mem::take(&mut self.connections) {
             self.engine.tcp_release(self.now, id);
@@ -684,8 +745,9 @@ impl World {
         assert_eq!((counters.reassembly_datagrams, counters.reassembly_bytes), (0, 0));
         assert_eq!(counters.neighbour_parked_bytes, 0, "packets that nobody waits for");
         if !is_static {
-            return;
+            return counters;
         }
+        self.end_6();
         let (stranger, mac) = ([10, 0, 0, 200], [2, 0, 0, 0, 0, 200]);
         let packet = frames::arp(1, (mac, stranger), ([0; 6], H));
         self.receive(&frames::ethernet(BROADCAST, mac, frames::TYPE_ARP, &packet));
@@ -696,5 +758,6 @@ impl World {
         self.receive(&frame);
         let is_reply = |frame: &Vec<u8>| frame[30..34] == stranger && frame[34] == 0;
         assert!(self.sent.iter().any(is_reply), "H does not answer any more");
+        counters
     }
 }
