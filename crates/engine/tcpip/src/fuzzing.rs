@@ -7,8 +7,8 @@
 use crate::config::{Limits, MacAddress};
 use crate::engine::Engine;
 use crate::icmp::IcmpError;
-use crate::wire::{arp, checksum, dhcp, ethernet, icmpv4, ipv4, tcp, udp};
-use std::net::Ipv4Addr;
+use crate::wire::{arp, checksum, dhcp, ethernet, icmpv4, icmpv6, ipv4, ipv6, ndp, tcp, udp};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A codec's check, and a valid message to begin with.
 #[derive(Debug)]
@@ -32,6 +32,10 @@ pub const CODECS: &[Codec] = &[
     Codec { name: "dhcp_reply", check: check_dhcp_reply, seed: seed_dhcp_reply },
     Codec { name: "dhcp_request", check: check_dhcp_request, seed: seed_dhcp_request },
     Codec { name: "checksum", check: check_checksum, seed: seed_udp },
+    Codec { name: "ipv6", check: check_ipv6, seed: seed_ipv6 },
+    Codec { name: "icmpv6", check: check_icmpv6, seed: seed_icmpv6 },
+    Codec { name: "ndp_neighbour", check: check_ndp, seed: seed_ndp_neighbour },
+    Codec { name: "ndp_router", check: check_ndp, seed: seed_ndp_router },
 ];
 
 /// Asserts the engine's invariants, and that what it holds is within `limits`, those that it was
@@ -42,6 +46,8 @@ pub fn check_engine(engine: &Engine, limits: &Limits) {
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 
 /// True if `part` lies in `whole`, and at its end or before.
@@ -265,4 +271,113 @@ fn check_checksum(bytes: &[u8]) {
         slow = (slow >> 16) + (slow & 0xffff);
     }
     assert_eq!(sum, !(slow as u16));
+}
+
+fn check_ipv6(bytes: &[u8]) {
+    let quoted = ipv6::Packet::parse_quoted(bytes);
+    let Some(packet) = ipv6::Packet::parse(bytes) else {
+        // Cut short, which a quotation may be.
+        return assert!(quoted.is_none_or(|quoted| lies_in(bytes, quoted.bytes())));
+    };
+    assert_eq!(quoted.expect("what is whole can be quoted").bytes(), packet.bytes());
+    let whole = packet.bytes();
+    assert!(lies_in(bytes, whole));
+    match packet.walk() {
+        ipv6::Walk::Upper { protocol, field, start } => {
+            assert!(field < start && start <= whole.len() && whole[field] == protocol);
+        }
+        ipv6::Walk::Fragment { field, start } => {
+            assert!(field < start && start <= whole.len() && whole[field] == ipv6::FRAGMENT);
+            let Some(fragment) = ipv6::Fragment::parse(packet.from(start)) else { return };
+            let written = fragment.to_bytes();
+            assert_eq!(ipv6::Fragment::parse(&written), Some(fragment));
+            // What is reserved is written as nought.
+            let of = |bytes: &[u8]| [&bytes[..1], &bytes[2..3], &bytes[4..8]].concat();
+            assert_eq!(of(&written), of(packet.from(start)));
+            let behind = start + ipv6::FRAGMENT_HEADER_LEN;
+            let _ = packet.walk_from(fragment.next_header, start, behind);
+        }
+        ipv6::Walk::Problem { pointer, .. } => assert!(pointer < whole.len()),
+        ipv6::Walk::Silent | ipv6::Walk::Malformed | ipv6::Walk::Excessive => {}
+    }
+    let payload_len = whole.len() - ipv6::HEADER_LEN;
+    let (source, destination) = (packet.source(), packet.destination());
+    let written = ipv6::header(source, destination, whole[6], whole[7], payload_len);
+    // All but the traffic class and the flow label, which we do not write.
+    assert_eq!(written[4..], whole[4..ipv6::HEADER_LEN]);
+}
+
+fn seed_ipv6() -> Vec<u8> {
+    let options = [ipv6::FRAGMENT, 0, ipv6::OPTION_ROUTER_ALERT, 2, 0, 0, 1, 0];
+    let fragment = ipv6::Fragment {
+        next_header: ipv4::PROTOCOL_UDP,
+        offset: 0,
+        more_fragments: true,
+        identification: 7,
+    };
+    let payload = [&options[..], &fragment.to_bytes(), &seed_udp()].concat();
+    [&ipv6::header(A6, B6, ipv6::HOP_BY_HOP, 64, payload.len())[..], &payload].concat()
+}
+
+fn check_icmpv6(bytes: &[u8]) {
+    let Some(message) = icmpv6::Message::parse(bytes) else {
+        return assert!(bytes.len() < icmpv6::HEADER_LEN);
+    };
+    let _ = (IcmpError::from_message_v6(&message), message.mtu());
+    let kind = (message.kind, message.code);
+    let written = icmpv6::to_bytes(A6, B6, kind, message.word, message.body);
+    let again = icmpv6::Message::parse(&written).expect("what was written can be read");
+    assert!(again.checksum_is_valid(A6, B6));
+    assert_eq!((again.kind, again.code), kind);
+    assert_eq!((again.word, again.body), (message.word, message.body));
+}
+
+fn seed_icmpv6() -> Vec<u8> {
+    let kind = (icmpv6::PACKET_TOO_BIG, 0);
+    icmpv6::to_bytes(A6, B6, kind, [0, 0, 5, 0], &seed_ipv6())
+}
+
+/// What the bytes say as each of Neighbour Discovery's messages, and as a query of MLD.
+fn check_ndp(bytes: &[u8]) {
+    let Some(message) = icmpv6::Message::parse(bytes) else { return };
+    let _ = ndp::mld_response_delay(&message);
+    let limits = |options: &ndp::Options| {
+        assert!(options.prefixes.len() * 32 <= bytes.len());
+        assert!(options.dns.len() * 24 <= bytes.len());
+        assert!(options.dns.iter().all(|(_, servers)| !servers.is_empty()));
+    };
+    if let Some(router) = ndp::RouterAdvertisement::parse(&message) {
+        limits(&router.options);
+        assert!((-1..=1).contains(&router.preference));
+    }
+    let Some(neighbour) = ndp::Neighbour::parse(&message) else { return };
+    limits(&neighbour.options);
+    let ndp::Options { source_link_layer, target_link_layer, nonce, .. } = neighbour.options;
+    let target = neighbour.target;
+    let body = ndp::neighbour_body(target, source_link_layer, target_link_layer, nonce);
+    let kind = (icmpv6::NEIGHBOUR_ADVERTISEMENT, 0);
+    let written = icmpv6::to_bytes(A6, B6, kind, message.word, &body);
+    let again = icmpv6::Message::parse(&written).expect("what was written can be read");
+    let again = ndp::Neighbour::parse(&again).expect("what was written can be read");
+    let options =
+        ndp::Options { source_link_layer, target_link_layer, nonce, ..Default::default() };
+    assert_eq!(again, ndp::Neighbour { flags: neighbour.flags, target, options });
+}
+
+fn seed_ndp_neighbour() -> Vec<u8> {
+    let body = ndp::neighbour_body(A6, Some(MAC), Some(MAC), Some([7; 6]));
+    let kind = (icmpv6::NEIGHBOUR_ADVERTISEMENT, 0);
+    icmpv6::to_bytes(A6, B6, kind, [ndp::FLAG_SOLICITED | ndp::FLAG_ROUTER, 0, 0, 0], &body)
+}
+
+/// A router with an MTU, a prefix and a name server.
+fn seed_ndp_router() -> Vec<u8> {
+    let times = [0, 0, 0x75, 0x30, 0, 0, 3, 0xe8];
+    let mtu = [5, 1, 0, 0, 0, 0, 5, 0];
+    let prefix = [3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 7, 8, 0, 0, 0, 0];
+    let server = [25, 3, 0, 0, 0, 0, 14, 16];
+    let address = A6.octets();
+    let parts: [&[u8]; 6] = [&times, &mtu, &prefix, &address, &server, &address];
+    let kind = (icmpv6::ROUTER_ADVERTISEMENT, 0);
+    icmpv6::to_bytes(A6, B6, kind, [64, 8, 7, 8], &parts.concat())
 }
