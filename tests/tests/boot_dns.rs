@@ -92,6 +92,70 @@ fn dig_gets_every_kind_of_answer_from_a_process_and_a_machine_on_tap() {
     }
 }
 
+/// The address of `source`'s prefix from which another host answers a ping to all nodes of the link,
+/// once it has one.
+fn who_answers_all_nodes(network: &Network, source: &str) -> String {
+    let words = ["-6", "-n", "-c", "4", "-i", "0.25", "-W", "2", "-I", source, "ff02::1%tap0"];
+    let prefix = source.split_once("::").expect("an address that is short").0;
+    let is_other = |address: &String| address != source && address.starts_with(prefix);
+    let mut text = String::new();
+    for _ in 0..30 {
+        // Linux answers itself, so that this ends at once; the others' answers are duplicates to it.
+        let output = network.command("ping").args(words).output().expect("ping runs");
+        text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let from =
+            |line: &str| Some(line.split_once(" from ")?.1.split_once(": icmp_seq")?.0.to_owned());
+        if let Some(address) = text.lines().filter_map(from).find(is_other) {
+            return address;
+        }
+    }
+    panic!("nobody else answers: {text}");
+}
+
+#[test]
+fn dig_gets_every_kind_of_answer_over_ipv6_at_an_address_given_and_one_advertised() {
+    let Some(network) = Network::new("dns6", None) else {
+        eprintln!("skipped: no network namespace with a TAP can be made here (not root?)");
+        return;
+    };
+    for address in ["2001:db8:5::1/64", "2001:db8:6::1/64", "fe80::1/64"] {
+        assert!(network.ip(&["-6", "addr", "add", address, "dev", "tap0", "nodad"]), "{address}");
+    }
+    let ask = |server: &str| {
+        ask_everything(&|arguments| {
+            let server = format!("@{server}");
+            let how = ["-6", server.as_str(), "+timeout=10", "+tries=3"];
+            network.output("dig", &[&how, arguments].concat())
+        });
+    };
+    let image = build("examples/dns", "unix");
+    let run = |setting: &str| {
+        let mut command = network.command(fata().get_program().to_str().expect("UTF-8"));
+        command.args(["run", "-t", "unix", "--net", "tap=tap0"]).arg(&image);
+        command.arg("--").arg(setting);
+        let mut running = Machine::spawn(command);
+        running.wait_for("listening on port 53");
+        running
+    };
+    let running = run("--service.address=2001:db8:5::2/64");
+    ask("2001:db8:5::2");
+    drop(running);
+
+    let _running = run("--service.address=none");
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("radvd.conf");
+    let text = "interface tap0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;
+        prefix 2001:db8:6::/64 { }; };";
+    std::fs::write(&config, text).expect("a file");
+    let forward = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+    network.output("sh", &["-c", forward]);
+    let mut radvd = network.command("radvd");
+    radvd.args(["--nodaemon", "--logmethod", "stderr", "--config"]).arg(&config);
+    radvd.arg("--pidfile").arg(folder.path().join("radvd.pid"));
+    let _radvd = Machine::spawn(radvd);
+    ask(&who_answers_all_nodes(&network, "2001:db8:6::1"));
+}
+
 #[test]
 fn dig_gets_every_kind_of_answer_from_xen() {
     let mut guest = Guest::new("dns", build("examples/dns", "xen"));

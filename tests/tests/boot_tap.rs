@@ -52,6 +52,45 @@ fn http_over_tap_under_load_and_a_hundred_mebibytes_each_way() {
     }
 }
 
+#[test]
+fn http_over_ipv6_at_an_address_given_and_at_the_one_that_every_host_makes() {
+    let Some(network) = Network::new("tap6", None) else {
+        eprintln!("skipped: no network namespace with a TAP can be made here (not root?)");
+        return;
+    };
+    for address in ["2001:db8:7::1/64", "fe80::1/64"] {
+        assert!(network.ip(&["-6", "addr", "add", address, "dev", "tap0", "nodad"]), "{address}");
+    }
+    let image = build("examples/http", "virtio");
+    let mut command = network.command(fata().get_program().to_str().expect("UTF-8"));
+    command.args(["run", "-t", "virtio", "--net", "tap=tap0"]).arg(&image);
+    command.arg("--").arg("--service.address=2001:db8:7::2/64");
+    let mut running = Machine::spawn(command);
+    running.wait_for("listening on port 80");
+
+    let len = 10 << 20;
+    let fetch = |host: &str| {
+        let retry = "--retry 20 --retry-delay 1 --retry-all-errors --max-time 120";
+        let script = format!("curl -6 -sS -g {retry} 'http://[{host}]/bytes?n={len}' | sha256sum");
+        let received = network.output("sh", &["-c", &script]);
+        assert_eq!(
+            received.split_whitespace().next(),
+            Some(pattern_sha256(len).as_str()),
+            "{host}"
+        );
+    };
+    fetch("2001:db8:7::2");
+    // As Linux knows it now, its link-local address is among the neighbours.
+    let ping =
+        ["-6", "-n", "-c", "3", "-i", "0.5", "-W", "5", "-I", "fe80::1%tap0", "ff02::1%tap0"];
+    let _ = network.output("ping", &ping);
+    let neighbours = network.output("ip", &["-6", "neigh", "show", "dev", "tap0"]);
+    let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    let local = neighbours.lines().filter_map(first).find(|host| host.starts_with("fe80:"));
+    let local = local.unwrap_or_else(|| panic!("no link-local neighbour: {neighbours}"));
+    fetch(&format!("{local}%tap0"));
+}
+
 /// The hash of the first `len` bytes of the pattern that `examples/http` documents.
 fn pattern_sha256(len: usize) -> String {
     let mut state: u32 = 1;
