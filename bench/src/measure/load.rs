@@ -81,13 +81,13 @@ impl Part {
                 "bulk",
                 format!("Guest sends {mebibytes} MiB (SHA-256 checked)"),
                 Unit::MegabitsPerSecond,
-                Target::Seen,
+                Target::RatioAtLeast(2.0),
             ),
             Self::Upload => (
                 "bulk",
                 format!("Guest receives {mebibytes} MiB (SHA-256 checked)"),
                 Unit::MegabitsPerSecond,
-                Target::Seen,
+                Target::RatioAtLeast(2.0),
             ),
         };
         Row { measure, title, machine: Some(machine), unit, ours, peer, target }
